@@ -1,0 +1,228 @@
+"""Encode and decode messages; the only module that imports msgpack.
+
+A message is a frozen, slotted dataclass; on the wire it is a msgpack array of its tag and its
+fields in field order. Field types: int, bool, bytes, str, ``T | None``, ``tuple[T, ...]``, IntEnum
+and nested records (frozen dataclasses, an array without tag). Decoding checks every type, enforces
+every bound and raises one exception. Surplus trailing fields are ignored and absent trailing
+fields take their default, so that fields can be added.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Final, TypeVar
+
+import msgpack
+
+MESSAGE_SIZE_MAX: Final = 128 << 20  # bytes of one encoded message
+ITEMS_MAX: Final = 1 << 20  # elements of one list on the wire
+TAG_MAX: Final = 127  # so that a tag is one byte, readable without decoding the rest
+
+_ONE_BYTE_ARRAY_MASK: Final = 0xF0
+_ONE_BYTE_ARRAY: Final = 0x90
+_TWO_BYTE_ARRAY: Final = 0xDC
+
+Message = TypeVar("Message")
+_Convert = Callable[[Any], Any]
+
+
+class DecodeError(Exception):
+    """The bytes are not a message of this protocol: says which message, which field, which rule."""
+
+
+def _fail(where: str, rule: str, value: object) -> typing.NoReturn:
+    raise DecodeError(f"{where}: expected {rule}, got {type(value).__name__}")
+
+
+def _plain(kind: type, where: str) -> _Convert:
+    def convert(value: Any) -> Any:
+        if type(value) is not kind:
+            _fail(where, kind.__name__, value)
+        return value
+
+    return convert
+
+
+def _enumeration(kind: type[IntEnum], where: str) -> _Convert:
+    members = {int(member): member for member in kind}
+
+    def convert(value: Any) -> Any:
+        if type(value) is not int or value not in members:
+            _fail(where, f"a value of {kind.__name__}", value)
+        return members[value]
+
+    return convert
+
+
+def _sequence(item: _Convert, where: str) -> _Convert:
+    def convert(value: Any) -> Any:
+        if not isinstance(value, list):
+            _fail(where, "a list", value)
+        return tuple([item(element) for element in value])
+
+    return convert
+
+
+def _optional(item: _Convert) -> _Convert:
+    return lambda value: None if value is None else item(value)
+
+
+def _union(kind: Any, where: str) -> _Convert:
+    arms = [arm for arm in typing.get_args(kind) if arm is not type(None)]
+    assert len(arms) == 1, f"{where}: only T | None is a wire type"
+    return _optional(_converter(arms[0], where))
+
+
+def _converter(kind: Any, where: str) -> _Convert:
+    kind = getattr(kind, "__supertype__", kind)
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _union(kind, where)
+    if origin is tuple:
+        return _sequence(_converter(typing.get_args(kind)[0], where), where)
+    if dataclasses.is_dataclass(kind):
+        return _record(typing.cast("type[Any]", kind))
+    if issubclass(kind, IntEnum):
+        return _enumeration(kind, where)
+    assert kind in (int, bool, bytes, str), f"{where}: {kind!r} is not a wire type"
+    return _plain(kind, where)
+
+
+def _record(kind: type[Any]) -> _Convert:
+    hints = typing.get_type_hints(kind)
+    fields = dataclasses.fields(kind)
+    converters = [_converter(hints[f.name], f"{kind.__name__}.{f.name}") for f in fields]
+    required = sum(1 for f in fields if f.default is dataclasses.MISSING)
+    name = kind.__name__
+
+    def convert(values: Any) -> Any:
+        if not isinstance(values, list):
+            _fail(name, "a list of fields", values)
+        if len(values) < required:
+            raise DecodeError(f"{name}: expected {required} fields, got {len(values)}")
+        return kind(*[c(v) for c, v in zip(converters, values, strict=False)])
+
+    return convert
+
+
+def _flatten(value: Any) -> Any:
+    """Turn a nested record into what msgpack packs; called by msgpack for what it does not know."""
+    return [getattr(value, name) for name in value.__dataclass_fields__]
+
+
+class Table:
+    """One protocol: tag to message class. The table is the protocol.
+
+    Args:
+        name: used in error texts.
+        messages: tag (0..127) to message class; a deleted tag stays reserved.
+    """
+
+    def __init__(self, name: str, messages: dict[int, type[Any]]) -> None:
+        assert all(0 <= tag <= TAG_MAX for tag in messages), "a tag is one byte"
+        self.name: Final = name
+        self.messages: Final = messages
+        self._tags: Final = {kind: tag for tag, kind in messages.items()}
+        self._names: Final = {
+            kind: tuple(f.name for f in dataclasses.fields(kind)) for kind in messages.values()
+        }
+        self._converters: Final = {tag: _record(kind) for tag, kind in messages.items()}
+
+    def tag(self, kind: type[Any]) -> int:
+        """Return the tag of a message class of this table."""
+        return self._tags[kind]
+
+    def encode(self, message: Any) -> bytes:
+        """Encode one message of this table."""
+        kind = type(message)
+        fields = [getattr(message, name) for name in self._names[kind]]
+        packed: bytes = msgpack.packb([self._tags[kind], *fields], default=_flatten)
+        return packed
+
+    def decode(self, data: bytes | memoryview) -> Any:
+        """Decode one message.
+
+        Returns:
+            An instance of one of the table's classes.
+
+        Raises:
+            DecodeError: not one message of this protocol, or over a bound.
+        """
+        values = _unpack(self.name, data)
+        if not isinstance(values, list) or not values or type(values[0]) is not int:
+            raise DecodeError(f"{self.name}: not an array that begins with a tag")
+        convert = self._converters.get(values[0])
+        if convert is None:
+            raise DecodeError(f"{self.name}: unknown tag {values[0]}")
+        return convert(values[1:])
+
+
+def tag_of(data: bytes | memoryview) -> int:
+    """Read the tag of an encoded message without decoding it.
+
+    Raises:
+        DecodeError: the bytes do not begin like a message.
+    """
+    if len(data) >= 2 and data[0] & _ONE_BYTE_ARRAY_MASK == _ONE_BYTE_ARRAY:
+        tag = data[1]
+    elif len(data) >= 4 and data[0] == _TWO_BYTE_ARRAY:
+        tag = data[3]
+    else:
+        raise DecodeError("message does not begin with an array")
+    if tag > TAG_MAX:
+        raise DecodeError(f"tag byte {tag:#x} is over {TAG_MAX}")
+    return tag
+
+
+def pack_bundle(messages: list[bytes]) -> bytes:
+    """Pack encoded messages into one bundle, the unit that sockets carry and the ring orders."""
+    packed: bytes = msgpack.packb(messages)
+    return packed
+
+
+def unpack_bundle(data: bytes | memoryview) -> list[bytes]:
+    """Open a bundle.
+
+    Raises:
+        DecodeError: not an array of byte strings, or over a bound.
+    """
+    values = _unpack("bundle", data)
+    if not isinstance(values, list) or any(type(value) is not bytes for value in values):
+        raise DecodeError("bundle: not an array of byte strings")
+    return values
+
+
+def pack_state(values: Any) -> bytes:
+    """Pack a snapshot: nested lists, ints, bytes, str, bool and None; canonical for equal input."""
+    packed: bytes = msgpack.packb(values, default=_flatten)
+    return packed
+
+
+def unpack_state(data: bytes | memoryview) -> Any:
+    """Unpack what `pack_state` packed.
+
+    Raises:
+        DecodeError: damaged.
+    """
+    return _unpack("state", data, size_max=1 << 32)
+
+
+def _unpack(name: str, data: bytes | memoryview, size_max: int = MESSAGE_SIZE_MAX) -> Any:
+    if len(data) > size_max:
+        raise DecodeError(f"{name}: {len(data)} bytes, limit {size_max}")
+    try:
+        return msgpack.unpackb(
+            data,
+            use_list=True,
+            strict_map_key=True,
+            max_array_len=ITEMS_MAX if size_max == MESSAGE_SIZE_MAX else size_max >> 1,
+            max_map_len=0,
+            max_ext_len=0,
+            max_buffer_size=size_max,
+        )
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"{name}: {type(error).__name__}: {error}") from error

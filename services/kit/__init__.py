@@ -1,0 +1,1 @@
+"""What all services share: replication, sessions, snapshots and the run loop."""
