@@ -1,0 +1,165 @@
+"""Read the configuration of a node: the file, the environment, this machine.
+
+The order of precedence: command line, then the file, then the environment, then the default;
+which file is read is decided by the command line, then the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from openais.node import paths
+from openais.node.assembly import AUTHKEY_VARIABLE, Assembler
+from openais.node.binding import BoundSection, bind
+from openais.node.exits import Exit, ExitError
+from openais.node.machine import Machine, this_machine
+from openais.node.model import (
+    ClmConfig,
+    Identity,
+    Interface,
+    IpcConfig,
+    LoggingConfig,
+    NodeConfig,
+    NodeEntry,
+    ServicesConfig,
+    Subsystem,
+    SystemConfig,
+    TotemConfig,
+)
+from openais.node.syntax import FILE_SIZE_MAX, Problems, Section, TooManyProblemsError, parse
+
+__all__ = [
+    "ClmConfig",
+    "ConfigError",
+    "Identity",
+    "Interface",
+    "IpcConfig",
+    "LoggingConfig",
+    "NodeConfig",
+    "NodeEntry",
+    "ServicesConfig",
+    "Subsystem",
+    "SystemConfig",
+    "TotemConfig",
+    "load",
+]
+
+CONFIG_VARIABLE: Final = "OPENAIS_MAIN_CONFIG_FILE"
+DROP_IN_FOLDER: Final = "uidgid.d"  # beside the configuration file
+DROP_IN_FILES_MAX: Final = 256
+_VARIABLES: Final = (CONFIG_VARIABLE, AUTHKEY_VARIABLE)
+
+
+class ConfigError(ExitError):
+    """The configuration cannot be used; ``errors`` are complete lines for the operator."""
+
+    def __init__(self, errors: tuple[str, ...], exit_status: Exit) -> None:
+        count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
+        super().__init__(exit_status, f"{count} in the configuration", errors)
+        self.errors = errors
+        self.exit_status = exit_status
+
+
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    lenient: bool = False,
+    machine: Machine | None = None,
+) -> NodeConfig:
+    """Read, check and complete the configuration of this node.
+
+    Args:
+        path: the file; None: as the environment says, else /etc/ais/openais.conf.
+        environ: the process environment.
+        lenient: unknown directives are warnings.
+        machine: facts of the machine; None: read them.
+
+    Raises:
+        ConfigError: everything that is wrong, at once.
+    """
+    machine = this_machine() if machine is None else machine
+    environ, warnings = _trusted(environ, machine)
+    path = path or Path(environ.get(CONFIG_VARIABLE) or paths.MAIN_CONFIG_FILE)
+    problems = Problems(str(path))
+    problems.warnings.extend(warnings)
+    try:
+        root = bind(parse(_read(path), problems), problems, lenient=lenient)
+        more = _drop_ins(path.parent / DROP_IN_FOLDER, problems)
+        config = Assembler(root, machine, environ, problems).assemble(path, more)
+    except TooManyProblemsError:
+        problems.errors.append("further errors are not shown")
+        raise ConfigError(tuple(problems.errors), _status(problems)) from None
+    if problems.errors:
+        raise ConfigError(tuple(problems.errors), _status(problems))
+    return config
+
+
+def _status(problems: Problems) -> Exit:
+    if Exit.MAIN_CONFIGURATION in problems.statuses:
+        return Exit.MAIN_CONFIGURATION
+    return min(problems.statuses)
+
+
+def _trusted(environ: Mapping[str, str], machine: Machine) -> tuple[dict[str, str], list[str]]:
+    """Return what may be used of the environment, and warnings."""
+    if machine.elevated:
+        ignored = [name for name in _VARIABLES if environ.get(name)]
+        return {}, [
+            f"environment variable {name} ignored: the process runs with elevated privileges"
+            for name in ignored
+        ]
+    errors = tuple(
+        f'environment variable {name}: expected an absolute path, got "{environ[name]}"'
+        for name in _VARIABLES
+        if environ.get(name) and not environ[name].startswith("/")
+    )
+    if errors:
+        raise ConfigError(errors, Exit.USAGE)
+    return dict(environ), []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_SIZE_MAX + 1)
+    except OSError as error:
+        raise ConfigError(
+            (f"configuration file {path}: {error.strerror}",), Exit.MAIN_CONFIGURATION
+        ) from error
+    if len(data) > FILE_SIZE_MAX:
+        raise ConfigError(
+            (f"configuration file {path}: longer than {FILE_SIZE_MAX} bytes",),
+            Exit.MAIN_CONFIGURATION,
+        )
+    return data
+
+
+def _drop_ins(folder: Path, problems: Problems) -> tuple[BoundSection, ...]:
+    """Read the identities of ``uidgid.d``; each file holds exactly one section ``uidgid``."""
+    if not folder.is_dir():
+        return ()
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    found: list[BoundSection] = []
+    for file in files[:DROP_IN_FILES_MAX]:
+        found.extend(_drop_in(file, problems))
+    if len(files) > DROP_IN_FILES_MAX:
+        problems.error(0, f"{folder} holds over {DROP_IN_FILES_MAX} files")
+    return tuple(found)
+
+
+def _drop_in(file: Path, problems: Problems) -> list[BoundSection]:
+    own = Problems(str(file))
+    try:
+        tree: Section = parse(_read(file), own)
+        root = bind(tree, own, lenient=False)
+        names = [section.name for section in tree.sections]
+        if not own.errors and (tree.directives or names != ["uidgid"]):
+            own.error(1, "expected exactly one section uidgid")
+    finally:
+        problems.errors.extend(own.errors)
+        problems.statuses |= own.statuses
+        problems.warnings.extend(own.warnings)
+    return root.all("uidgid")

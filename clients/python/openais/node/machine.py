@@ -1,0 +1,143 @@
+"""What the configuration must know of the machine it is read on: addresses, names, users."""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+IpInterface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+_NETLINK_ROUTE: Final = 0
+_RTM_NEWADDR: Final = 20
+_RTM_GETADDR: Final = 22
+_NLMSG_ERROR: Final = 2
+_NLMSG_DONE: Final = 3
+_NLM_F_REQUEST_DUMP: Final = 0x301
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_HEADER: Final = struct.Struct("=IHHII")
+_IFADDRMSG: Final = struct.Struct("=BBBBI")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_ANSWER_SIZE_MAX: Final = 1 << 16
+_ANSWERS_MAX: Final = 1024  # datagrams of one dump
+
+_AUXV_ENTRY: Final = struct.Struct("@NN")
+_AT_SECURE: Final = 23
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The facts, read once; tests give their own."""
+
+    host_name: str
+    full_name: Callable[[], str]  # host name with its domain; may ask a name server
+    addresses: tuple[IpInterface, ...]  # of the interfaces that are up, in the kernel's order
+    resolve: Callable[[str], tuple[str, ...]]  # host name to addresses; empty: unknown
+    user_id: Callable[[str], int | None]
+    group_id: Callable[[str], int | None]
+    elevated: bool  # the environment is not to be trusted
+
+
+def this_machine() -> Machine:
+    """Read the facts of the machine this runs on."""
+    return Machine(
+        socket.gethostname(),
+        socket.getfqdn,
+        local_addresses(),
+        _resolve,
+        _user_id,
+        _group_id,
+        _elevated(),
+    )
+
+
+def local_addresses() -> tuple[IpInterface, ...]:
+    """Ask the kernel for the addresses of all interfaces with their prefix lengths."""
+    found: list[IpInterface] = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as kernel:
+        body = _IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        size = _HEADER.size + len(body)
+        kernel.sendto(_HEADER.pack(size, _RTM_GETADDR, _NLM_F_REQUEST_DUMP, 1, 0) + body, (0, 0))
+        for _ in range(_ANSWERS_MAX):
+            if _read_answer(kernel.recv(_ANSWER_SIZE_MAX), found):
+                break
+    return tuple(found)
+
+
+def _read_answer(data: bytes, found: list[IpInterface]) -> bool:
+    """Add the addresses of one datagram; True: it was the last one."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        size, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+        if kind in (_NLMSG_DONE, _NLMSG_ERROR) or size < _HEADER.size:
+            return True
+        if kind == _RTM_NEWADDR:
+            address = _address(data[offset + _HEADER.size : offset + size])
+            if address is not None:
+                found.append(address)
+        offset += (size + 3) & ~3
+    return False
+
+
+def _address(body: bytes) -> IpInterface | None:
+    _, prefix, _, _, _ = _IFADDRMSG.unpack_from(body)
+    attributes: dict[int, bytes] = {}
+    offset = _IFADDRMSG.size
+    while offset + _ATTRIBUTE.size <= len(body):
+        size, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if size < _ATTRIBUTE.size:
+            break
+        attributes[kind] = body[offset + _ATTRIBUTE.size : offset + size]
+        offset += (size + 3) & ~3
+    raw = attributes.get(
+        _IFA_LOCAL, attributes.get(_IFA_ADDRESS)
+    )  # LOCAL differs when peer to peer
+    return None if raw is None else ipaddress.ip_interface((raw, prefix))
+
+
+def _resolve(name: str) -> tuple[str, ...]:
+    try:
+        answers = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
+    except OSError:
+        return ()
+    return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
+
+
+def _user_id(name: str) -> int | None:
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def _group_id(name: str) -> int | None:
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _elevated() -> bool:
+    """Tell whether the program was started with privileges its caller does not have."""
+    if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
+        return True
+    try:
+        data = Path("/proc/self/auxv").read_bytes()
+    except OSError:
+        return False  # no /proc: the ids above must do
+    entries = dict(
+        _AUXV_ENTRY.iter_unpack(data[: len(data) // _AUXV_ENTRY.size * _AUXV_ENTRY.size])
+    )
+    return bool(entries.get(_AT_SECURE))

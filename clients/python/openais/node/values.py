@@ -1,0 +1,179 @@
+"""The types of configuration values: text as written to a value, or the rule it breaks. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Final, TypeAlias
+
+Value: TypeAlias = int | bool | str | Path
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}\Z", re.ASCII)
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h)\Z", re.ASCII)
+_SIZE: Final = re.compile(r"([0-9]{1,15})([KMG])\Z", re.ASCII)
+_OCTAL: Final = re.compile(r"[0-7]{1,5}\Z", re.ASCII)
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.\-]{0,252}[A-Za-z0-9])?\Z", re.ASCII)
+
+_UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_UNIT_BYTES: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_BOOLEANS: Final = {
+    "yes": True,
+    "no": False,
+    "on": True,
+    "off": False,
+    "true": True,
+    "false": False,
+    "1": True,
+    "0": False,
+    "enabled": True,
+    "disabled": False,
+}
+_NICE_MIN: Final = -20
+_NICE_MAX: Final = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type of value.
+
+    ``label`` is how the reference page names it. ``convert`` raises ValueError, whose text says
+    what was expected and what was found.
+    """
+
+    label: str
+    convert: Callable[[str], Value]
+
+
+def _expected(rule: str, text: str) -> ValueError:
+    return ValueError(f'expected {rule}, got "{text}"')
+
+
+def _between(value: int | None, minimum: int, maximum: int, text: str) -> int:
+    if value is None or not minimum <= value <= maximum:
+        raise _expected(f"integer {minimum}..{maximum}", text)
+    return value
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if _INTEGER.match(text) else None
+
+
+def integer(minimum: int, maximum: int) -> Kind:
+    """Decimal digits with an optional sign."""
+    return Kind(
+        f"integer {minimum}..{maximum}",
+        lambda text: _between(_whole(text), minimum, maximum, text),
+    )
+
+
+def milliseconds(minimum: int, maximum: int) -> Kind:
+    """Return the type of durations: in milliseconds, or with suffix ``ms``, ``s``, ``m``, ``h``."""
+
+    def convert(text: str) -> int:
+        value = _whole(text)
+        suffixed = _DURATION.match(text)
+        if suffixed:
+            exact = Decimal(suffixed[1]) * _UNIT_MS[suffixed[2]]
+            value = int(exact) if exact == int(exact) else None
+        return _between(value, minimum, maximum, text)
+
+    return Kind(f"milliseconds {minimum}..{maximum}", convert)
+
+
+def size(minimum: int, maximum: int) -> Kind:
+    """Return the type of sizes: bytes, or with suffix K, M, G (powers of 1024)."""
+
+    def convert(text: str) -> int:
+        value = _whole(text)
+        suffixed = _SIZE.match(text)
+        if suffixed:
+            value = int(suffixed[1]) * _UNIT_BYTES[suffixed[2]]
+        return _between(value, minimum, maximum, text)
+
+    return Kind(f"bytes {minimum}..{maximum}", convert)
+
+
+def octal(maximum: int) -> Kind:
+    """Return the type of file modes."""
+    label = f"octal 0..{maximum:o}"
+
+    def convert(text: str) -> int:
+        if not _OCTAL.match(text) or int(text, 8) > maximum:
+            raise _expected(label, text)
+        return int(text, 8)
+
+    return Kind(label, convert)
+
+
+def _boolean(text: str) -> bool:
+    if text not in _BOOLEANS:
+        raise _expected(f"one of {', '.join(_BOOLEANS)}", text)
+    return _BOOLEANS[text]
+
+
+BOOLEAN: Final = Kind("yes or no", _boolean)
+
+
+def choice(*words: str, synonyms: tuple[tuple[str, str], ...] = ()) -> Kind:
+    """One of a few words; a synonym is a predecessor's word and what it means here."""
+
+    def convert(text: str) -> str:
+        meant = dict(synonyms).get(text, text)
+        if meant not in words:
+            raise _expected(f"one of {', '.join(words)}", text)
+        return meant
+
+    return Kind(" or ".join((", ".join(words[:-1]), words[-1])), convert)
+
+
+def text_of(minimum: int, maximum: int) -> Kind:
+    """Free text of a length in bytes of UTF-8."""
+    label = f"text of {minimum}..{maximum} bytes"
+
+    def convert(text: str) -> str:
+        if not minimum <= len(text.encode()) <= maximum:
+            raise _expected(label, text)
+        return text
+
+    return Kind(label, convert)
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f'"{text}" is not an IPv4 or IPv6 address') from None
+
+
+def _address_or_host(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        if _HOST.match(text) and not text.replace(".", "").isdigit():
+            return text
+    raise ValueError(f'"{text}" is neither an IPv4 or IPv6 address nor a host name')
+
+
+def _absolute_path(text: str) -> Path:
+    if not text.startswith("/"):
+        raise _expected("an absolute path", text)
+    return Path(text)
+
+
+def _priority(text: str) -> str:
+    if text in ("max", "min"):
+        return text
+    value = _whole(text)
+    if value is None or not _NICE_MIN <= value <= _NICE_MAX:
+        raise _expected(f"integer {_NICE_MIN}..{_NICE_MAX}, max or min", text)
+    return str(value)
+
+
+ADDRESS: Final = Kind("address", _address)  # kept in canonical form
+ADDRESS_OR_HOST: Final = Kind("address or host name", _address_or_host)
+ABSOLUTE_PATH: Final = Kind("absolute path", _absolute_path)
+PRIORITY: Final = Kind(f"integer {_NICE_MIN}..{_NICE_MAX}, max or min", _priority)
