@@ -53,6 +53,7 @@ class InstanceLock:
         """Give the lock up; the file stays, empty. Does nothing the second time."""
         if self._descriptor >= 0:
             os.ftruncate(self._descriptor, 0)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self._close()
             _held.discard(self)
 

@@ -222,7 +222,6 @@ def _unpack(name: str, data: bytes | memoryview, size_max: int = MESSAGE_SIZE_MA
             max_array_len=ITEMS_MAX if size_max == MESSAGE_SIZE_MAX else size_max >> 1,
             max_map_len=0,
             max_ext_len=0,
-            max_buffer_size=size_max,
         )
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"{name}: {type(error).__name__}: {error}") from error

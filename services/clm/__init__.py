@@ -1,0 +1,1 @@
+"""CLM, the cluster membership service: which nodes are members, and who is told when it changes."""

@@ -1,0 +1,1 @@
+"""The Totem ring, pure: no socket, clock, file, log or random number enters here."""

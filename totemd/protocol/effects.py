@@ -1,0 +1,118 @@
+"""What the ring asks of the world. Performed by the shell in list order; compared in tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from totemd.protocol.messages import Message, RingId
+
+
+class State(Enum):
+    """Where a node is in the life of a ring."""
+
+    OPERATIONAL = "operational"
+    GATHER = "gather"
+    COMMIT = "commit"
+    RECOVERY = "recovery"
+
+
+class Cause(Enum):
+    """Why a node changed its state."""
+
+    BOOT = "boot"
+    TOKEN_LOST = "token lost"  # noqa: S105 - the ring's token, not a password
+    FOREIGN_MESSAGE = "foreign message"
+    MERGE_DETECTED = "merge detected"
+    JOIN = "join"
+    LEAVE = "leave"
+    CONSENSUS_TIMEOUT = "consensus timeout"
+    SILENT = "silent member"
+    COMMIT_TIMEOUT = "no commit token"
+    FAILED_TO_RECEIVE = "failed to receive"
+    PAUSE = "this process was not scheduled"
+    PROTOCOL_ERROR = "protocol error"
+    CONSENSUS = "consensus"
+    COMMIT_FILLED = "commit token filled"
+    RECOVERED = "recovered"
+
+
+class ConfigurationKind(Enum):
+    """Kinds of configuration (extended virtual synchrony)."""
+
+    REGULAR = "regular"
+    TRANSITIONAL = "transitional"
+
+
+@dataclass(frozen=True, slots=True)
+class Multicast:
+    """Send to all nodes."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Unicast:
+    """Send to one node, never to this one."""
+
+    node_id: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """A barrier: ``ring_seq`` is durable before any later effect is performed."""
+
+    ring_seq: int
+
+
+@dataclass(slots=True)
+class Deliver:
+    """One message in the total order. Not frozen: the hot path makes one per message."""
+
+    ring: RingId
+    seq: int
+    originator: int
+    guarantee: int
+    payload: bytes
+    transitional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration is delivered, in order with the messages."""
+
+    kind: ConfigurationKind
+    ring: RingId
+    members: tuple[int, ...]
+    old_ring: RingId | None
+    left: tuple[int, ...]
+    joined: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The state changed."""
+
+    old: State
+    new: State
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A rare fact that an operator wants to know."""
+
+    event: str
+    fields: tuple[tuple[str, str], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """The announced leave is finished; the process may exit."""
+
+
+Effect: TypeAlias = (
+    Multicast | Unicast | Persist | Deliver | Configuration | Moved | Noted | Retired
+)

@@ -1,0 +1,135 @@
+"""From the filled commit token to the installed ring (Totem paper, section 5; EVS).
+
+Three rules carry the weight: recovered messages enter the old store at once and stay there if the
+attempt fails; before the first gap everything is delivered, whoever sent it; what a node promised
+in an attempt that failed binds it in the next one.
+"""
+
+from __future__ import annotations
+
+from totemd.protocol.core import SAFE
+from totemd.protocol.effects import Cause, ConfigurationKind, Deliver, State
+from totemd.protocol.messages import Commit, Token
+from totemd.protocol.timers import Timer
+from totemd.protocol.visits import Visits
+
+GOOD_VISITS: int = 2  # so that everybody has made its promise before anybody installs
+
+
+class Recovery(Visits):
+    """The RECOVERY state and the installation of a ring."""
+
+    def enter_recovery(self, filled: Commit) -> None:
+        """Take up the filled commit token: plan what is exchanged and what is owed."""
+        entries = {entry.node: entry for entry in filled.entries}
+        trans = tuple(n for n, e in sorted(entries.items()) if e.old_ring == self.installed_ring)
+        low = min((entries[n].old_aru for n in trans), default=0)
+        if self.me not in trans or low < self.old.released:
+            self.stats.protocol_errors += 1
+            self.note("protocol_error", what="commit token contradicts this node", low=low)
+            self.gather(Cause.PROTOCOL_ERROR)
+            return
+        self.reset_ring()
+        self.commit = filled
+        self.transitional = trans
+        owed = set(trans)
+        for n in trans:
+            if entries[n].received:
+                owed.update(entries[n].obligations)
+        self.deliver_set = frozenset(owed)
+        self.high_recovered = max(entries[n].high_delivered for n in trans)
+        self.recovery_queue = {
+            seq: self.old.messages[seq] for seq in sorted(self.old.messages) if seq > low
+        }
+        self.new = self._new_store(filled.ring)
+        self.stats.recoveries += 1
+        self.move(State.RECOVERY, Cause.COMMIT_FILLED)
+        self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns())
+
+    def recovery_step(self, token: Token) -> bool:
+        """Advance the recovery by one token visit; True: install now."""
+        assert self.new is not None
+        if self.recovery_queue:
+            if not token.flags & 1:
+                token.flags |= 1
+                self.set_retransmit = True
+        elif token.flags & 1 and self.set_retransmit:
+            token.flags &= ~1
+            self.set_retransmit = False
+        self.flag_count = 0 if token.flags & 1 else self.flag_count + 1
+        if self.flag_count == 2:
+            self.install_seq = token.seq
+        if self.install_seq is None or self.flag_count < 2:
+            self.good = 0
+            return False
+        if self.new.aru >= self.install_seq and not self.promised:
+            self.promised = True
+            self.received = True
+            self.obligations = self.deliver_set
+            self.high_delivered_floor = max(self.high_delivered_floor, self.high_recovered)
+        settled = self.flag_count >= 3 and token.aru >= self.install_seq
+        self.good = self.good + 1 if settled else 0
+        return self.good >= GOOD_VISITS
+
+    def install(self) -> None:
+        """Deliver what the old ring owes, then the configurations; one atomic step."""
+        assert self.new is not None
+        assert self.commit is not None
+        old_ring, old_members = self.installed_ring, self.installed_members
+        members = tuple(entry.node for entry in self.commit.entries)
+        self._deliver_old_regular()
+        left = tuple(n for n in old_members if n not in self.transitional)
+        self.configuration(
+            ConfigurationKind.TRANSITIONAL,
+            self.ring_id,
+            self.transitional,
+            old_ring=old_ring,
+            left=left,
+        )
+        self._deliver_old_transitional()
+        self.note_excluded()
+        self.installed_ring, self.installed_members = self.ring_id, members
+        self.history.append(self.ring_id)
+        self.boots_installed = dict(self.boots)
+        joined = tuple(n for n in members if n not in self.transitional)
+        self.configuration(
+            ConfigurationKind.REGULAR, self.ring_id, members, old_ring=old_ring, joined=joined
+        )
+        self.old = self.new
+        self.new = None
+        self.proc = set(members)
+        self.fail = set()
+        self.received = False
+        self.obligations = frozenset()
+        self.high_delivered_floor = 0
+        self.recovery_queue = {}
+        self.stats.rings_installed += 1
+        self.stats.gathers_in_a_row = 0
+        self.move(State.OPERATIONAL, Cause.RECOVERED)
+        if self.me == self.ring_id.representative:
+            self.timers.set(Timer.MERGE, self.now_ns + self.parameters.merge_ns)
+
+    def note_excluded(self) -> None:
+        """Overridden by membership."""
+        raise NotImplementedError
+
+    def _deliver_old_regular(self) -> None:
+        store = self.old
+        while (m := store.messages.get(store.delivered + 1)) is not None:
+            if m.guarantee == SAFE and m.seq > self.high_recovered and not m.encapsulated:
+                break
+            store.delivered += 1
+            if not m.encapsulated:
+                self.emit(
+                    Deliver(m.ring, m.seq, m.originator, m.guarantee, m.payload, transitional=False)
+                )
+
+    def _deliver_old_transitional(self) -> None:
+        store = self.old
+        gap = False
+        for seq in range(store.delivered + 1, store.high + 1):
+            m = store.messages.get(seq)
+            if m is None:
+                gap = True
+            elif not m.encapsulated and not (gap and m.originator not in self.deliver_set):
+                self.emit(Deliver(m.ring, seq, m.originator, m.guarantee, m.payload, transitional=True))

@@ -1,0 +1,224 @@
+"""The Totem single ring: one value that is stepped, messages in, effects out.
+
+It knows the protocol of one ring: membership, total order, recovery. It refuses to know sockets,
+clocks, disks, keys, and what the messages mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from totemd.protocol.core import FrameSource, Order
+from totemd.protocol.effects import Cause, ConfigurationKind, Effect, State
+from totemd.protocol.membership import LEAVE_COPIES, LEAVE_DRAIN_NS, Membership
+from totemd.protocol.messages import (
+    Commit,
+    Data,
+    HoldCancel,
+    Join,
+    Leave,
+    MergeDetect,
+    Message,
+    Token,
+)
+from totemd.protocol.parameters import RingParameters
+from totemd.protocol.timers import Timer
+
+LOOPBACK_STEPS_MAX: Final = 1000  # messages to oneself handled in one call
+DUE_TIMERS_MAX: Final = 32  # timers served in one call
+
+Handler = Callable[["Ring", Any], None]
+
+
+class Ring(Membership):
+    """One node's part of the ring.
+
+    Args:
+        parameters: constants; all nodes should agree.
+        node_id: unique in the cluster, not 0.
+        boot_epoch: strictly larger than at every earlier start of this node.
+        stored_ring_seq: highest ring sequence number this node may have used.
+        seed: reserved for random delays.
+        source: pulled while the token is here.
+    """
+
+    def __init__(
+        self,
+        parameters: RingParameters,
+        node_id: int,
+        boot_epoch: int,
+        stored_ring_seq: int,
+        seed: int,
+        source: FrameSource,
+    ) -> None:
+        super().__init__(parameters, node_id, boot_epoch, stored_ring_seq, source)
+        self.seed: Final = seed
+        self.hold_offs = {}
+        self.sender = node_id
+
+    def start(self, now_ns: int) -> list[Effect]:
+        """Deliver the boot configuration, this node alone, and look for others."""
+        self.now_ns = self.booted_ns = now_ns
+        self.configuration(
+            ConfigurationKind.REGULAR, self.installed_ring, (self.me,), old_ring=None
+        )
+        self.gather(Cause.BOOT)
+        return self._finish()
+
+    def receive(self, message: Message, sender: int, order: Order, now_ns: int) -> list[Effect]:
+        """Handle one message.
+
+        Args:
+            message: decoded, authenticated.
+            sender: the node that transmitted it, not always its originator.
+            order: strictly increasing in the sender's order of sending.
+            now_ns: monotonic.
+        """
+        self.now_ns = now_ns
+        if self.leave_copies is not None and self.leave_copies <= 0:
+            return []
+        self.sender = sender
+        if isinstance(message, (Join, Leave)) and not self.accept_order(sender, order, message):
+            return self._finish()
+        self._dispatch(message)
+        return self._finish()
+
+    def submitted(self, now_ns: int) -> list[Effect]:
+        """React to the source having something to send."""
+        self.now_ns = now_ns
+        self.wake()
+        return self._finish()
+
+    def deadline_ns(self) -> int | None:
+        """Return when `expire` wants to be called; None: never."""
+        return self.timers.deadline_ns()
+
+    def expire(self, now_ns: int) -> list[Effect]:
+        """Serve the timers that are due."""
+        self.now_ns = now_ns
+        for _ in range(DUE_TIMERS_MAX):
+            timer = self.timers.pop_due(now_ns)
+            if timer is None:
+                break
+            TIMER_TABLE[self.state, timer](self)
+            self._drain()
+        return self._finish()
+
+    def leave(self, now_ns: int) -> list[Effect]:
+        """Leave on purpose: what was accepted goes out first, then the others are told."""
+        self.now_ns = now_ns
+        if self.leave_copies is None:
+            self.leave_copies = LEAVE_COPIES
+            self.leave_deadline_ns = now_ns + LEAVE_DRAIN_NS
+            self.on_leave_due()
+        return self._finish()
+
+    def pause(self, gap_ns: int, now_ns: int) -> list[Effect]:
+        """Learn that this process was not scheduled for ``gap_ns``."""
+        self.now_ns = now_ns
+        self.stats.pauses += 1
+        self.note("paused", gap_ms=gap_ns // 1_000_000)
+        if gap_ns >= self.token_loss_ns() and self.state is not State.GATHER:
+            self.gather(Cause.PAUSE)
+        return self._finish()
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        self.old.check()
+        assert self.me in self.proc
+        assert self.me not in self.fail
+        assert self.me in self.installed_members
+        assert (self.new is not None) == (self.state is State.RECOVERY)
+        assert self.ring_id.seq >= self.installed_ring.seq
+        if self.state is State.OPERATIONAL:
+            assert self.ring_id == self.installed_ring == self.old.ring
+        if self.new is not None:
+            self.new.check()
+            assert self.new.ring == self.ring_id
+            assert self.new.delivered == self.parameters.seq_base
+
+    def _dispatch(self, message: Message) -> None:
+        TABLE[self.state, type(message)](self, message)
+
+    def _drain(self) -> None:
+        for _ in range(LOOPBACK_STEPS_MAX):
+            if not self._loopback:
+                return
+            self.sender = self.me
+            self._dispatch(self._loopback.popleft())
+        raise AssertionError("a ring of one does not come to rest")
+
+    def _finish(self) -> list[Effect]:
+        self._drain()
+        return self.take()
+
+
+S = State
+
+TABLE: Final[dict[tuple[State, type], Handler]] = {
+    (S.OPERATIONAL, Data): Ring.on_data_operational,
+    (S.OPERATIONAL, Token): Ring.on_token,
+    (S.OPERATIONAL, MergeDetect): Ring.on_merge_detect,
+    (S.OPERATIONAL, Join): Ring.on_join_operational,
+    (S.OPERATIONAL, Leave): Ring.on_leave,
+    (S.OPERATIONAL, Commit): Ring.ignore,
+    (S.OPERATIONAL, HoldCancel): Ring.on_hold_cancel,
+    (S.GATHER, Data): Ring.on_data_gather,
+    (S.GATHER, Token): Ring.ignore,
+    (S.GATHER, MergeDetect): Ring.on_merge_detect,
+    (S.GATHER, Join): Ring.on_join_gather,
+    (S.GATHER, Leave): Ring.on_leave,
+    (S.GATHER, Commit): Ring.on_commit_gather,
+    (S.GATHER, HoldCancel): Ring.ignore,
+    (S.COMMIT, Data): Ring.on_data_commit,
+    (S.COMMIT, Token): Ring.ignore,
+    (S.COMMIT, MergeDetect): Ring.ignore,
+    (S.COMMIT, Join): Ring.on_join_commit,
+    (S.COMMIT, Leave): Ring.on_leave,
+    (S.COMMIT, Commit): Ring.on_commit_commit,
+    (S.COMMIT, HoldCancel): Ring.ignore,
+    (S.RECOVERY, Data): Ring.on_data_recovery,
+    (S.RECOVERY, Token): Ring.on_token,
+    (S.RECOVERY, MergeDetect): Ring.ignore,
+    (S.RECOVERY, Join): Ring.on_join_recovery,
+    (S.RECOVERY, Leave): Ring.on_leave,
+    (S.RECOVERY, Commit): Ring.on_commit_recovery,
+    (S.RECOVERY, HoldCancel): Ring.ignore,
+}
+TIMER_TABLE: Final[dict[tuple[State, Timer], Callable[[Ring], None]]] = {
+    (S.OPERATIONAL, Timer.TOKEN_LOSS): Ring.on_token_loss,
+    (S.OPERATIONAL, Timer.TOKEN_RETRANSMIT): Ring.on_retransmit_due,
+    (S.OPERATIONAL, Timer.HOLD): Ring.on_hold_over,
+    (S.OPERATIONAL, Timer.HOLD_CANCEL): Ring.on_cancel_again,
+    (S.OPERATIONAL, Timer.JOIN): Ring.ignore,
+    (S.OPERATIONAL, Timer.CONSENSUS): Ring.ignore,
+    (S.OPERATIONAL, Timer.MERGE): Ring.on_merge_due,
+    (S.OPERATIONAL, Timer.LEAVE): Ring.on_leave_due,
+    (S.GATHER, Timer.TOKEN_LOSS): Ring.on_commit_missing,
+    (S.GATHER, Timer.TOKEN_RETRANSMIT): Ring.ignore,
+    (S.GATHER, Timer.HOLD): Ring.ignore,
+    (S.GATHER, Timer.HOLD_CANCEL): Ring.ignore,
+    (S.GATHER, Timer.JOIN): Ring.on_join_due,
+    (S.GATHER, Timer.CONSENSUS): Ring.on_consensus_due,
+    (S.GATHER, Timer.MERGE): Ring.ignore,
+    (S.GATHER, Timer.LEAVE): Ring.on_leave_due,
+    (S.COMMIT, Timer.TOKEN_LOSS): Ring.on_token_loss,
+    (S.COMMIT, Timer.TOKEN_RETRANSMIT): Ring.on_retransmit_due,
+    (S.COMMIT, Timer.HOLD): Ring.ignore,
+    (S.COMMIT, Timer.HOLD_CANCEL): Ring.ignore,
+    (S.COMMIT, Timer.JOIN): Ring.ignore,
+    (S.COMMIT, Timer.CONSENSUS): Ring.ignore,
+    (S.COMMIT, Timer.MERGE): Ring.ignore,
+    (S.COMMIT, Timer.LEAVE): Ring.on_leave_due,
+    (S.RECOVERY, Timer.TOKEN_LOSS): Ring.on_token_loss,
+    (S.RECOVERY, Timer.TOKEN_RETRANSMIT): Ring.on_retransmit_due,
+    (S.RECOVERY, Timer.HOLD): Ring.ignore,
+    (S.RECOVERY, Timer.HOLD_CANCEL): Ring.ignore,
+    (S.RECOVERY, Timer.JOIN): Ring.ignore,
+    (S.RECOVERY, Timer.CONSENSUS): Ring.ignore,
+    (S.RECOVERY, Timer.MERGE): Ring.ignore,
+    (S.RECOVERY, Timer.LEAVE): Ring.on_leave_due,
+}
+assert set(TABLE) == {(s, m) for s in State for m in Message.__args__}
+assert set(TIMER_TABLE) == {(s, t) for s in State for t in Timer}
