@@ -1,0 +1,1 @@
+"""totemd: the process that owns the ring of one node."""

@@ -42,6 +42,9 @@ class FrameSource(Protocol):
     def backlog_frames(self) -> int:
         """Return about how many frames wait."""
 
+    def ring_ended(self) -> None:
+        """Learn that a new ring begins: frames of the old one must not continue in it."""
+
 
 @dataclass(slots=True)
 class Stats:

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 HEADER: Final = struct.Struct(">BBHIQ")  # type, flags, reserved, ring representative, ring seq
-DATA_HEADER: Final = struct.Struct(">BBHIQQIBBHI")  # HEADER, then seq originator guarantee flags _ round
-TOKEN: Final = struct.Struct(">QQQIIIBBH")  # token_seq seq aru aru_id fcc backlog flags _ n_requests
+DATA_HEADER: Final = struct.Struct(
+    ">BBHIQQIBBHI"
+)  # HEADER, then seq originator guarantee flags _ round
+TOKEN: Final = struct.Struct(
+    ">QQQIIIBBH"
+)  # token_seq seq aru aru_id fcc backlog flags _ n_requests
 REQUEST: Final = struct.Struct(">QHI")  # first, count, requester
 JOIN: Final = struct.Struct(">QQHH")  # boot epoch, max ring seq, n proc, n fail
 COMMIT: Final = struct.Struct(">QHHB3x")  # token_seq, index, n members, n rings
@@ -92,7 +96,7 @@ class Request(NamedTuple):
     """A run of missing messages."""
 
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # shadows tuple.count, which nobody calls
     requester: int  # 0: several
 
 
@@ -185,7 +189,17 @@ def encode_data(m: Data) -> bytes:
     """Encode one data message."""
     return (
         DATA_HEADER.pack(
-            TYPE_DATA, 0, 0, m.ring[1], m.ring[0], m.seq, m.originator, m.guarantee, m.flags, 0, m.visit
+            TYPE_DATA,
+            0,
+            0,
+            m.ring[1],
+            m.ring[0],
+            m.seq,
+            m.originator,
+            m.guarantee,
+            m.flags,
+            0,
+            m.visit,
         )
         + m.payload
     )
@@ -215,7 +229,9 @@ def decode(data: bytes) -> Message:
 def _decode_data(data: bytes) -> Data:
     if len(data) < DATA_HEADER.size:
         raise DecodeError("data: shorter than its header")
-    _, _, _, rep, ring_seq, seq, originator, guarantee, flags, _, visit = DATA_HEADER.unpack_from(data)
+    _, _, _, rep, ring_seq, seq, originator, guarantee, flags, _, visit = DATA_HEADER.unpack_from(
+        data
+    )
     if guarantee > 3 or not originator or not 0 < seq <= SEQ_MAX or ring_seq > SEQ_MAX:
         raise DecodeError("data: guarantee, originator or seq out of range")
     return Data(RingId(ring_seq, rep), seq, originator, guarantee, flags, visit, data[36:])
@@ -234,7 +250,9 @@ def _encode_token(t: Token) -> bytes:
 
 def _decode_token(ring: RingId, data: bytes) -> Token:
     _need(data, HEADER.size + TOKEN.size, "token")
-    token_seq, seq, aru, aru_id, fcc, backlog, flags, _, count = TOKEN.unpack_from(data, HEADER.size)
+    token_seq, seq, aru, aru_id, fcc, backlog, flags, _, count = TOKEN.unpack_from(
+        data, HEADER.size
+    )
     if count > REQUESTS_MAX or len(data) != HEADER.size + TOKEN.size + count * REQUEST.size:
         raise DecodeError("token: length does not match the number of requests")
     if max(token_seq, seq) > SEQ_MAX or aru > seq:

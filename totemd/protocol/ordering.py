@@ -13,7 +13,16 @@ class Store:
     Invariant: released <= delivered <= high and delivered <= aru <= high.
     """
 
-    __slots__ = ("aru", "delivered", "high", "limit", "messages", "payload_bytes", "released", "ring")
+    __slots__ = (
+        "aru",
+        "delivered",
+        "high",
+        "limit",
+        "messages",
+        "payload_bytes",
+        "released",
+        "ring",
+    )
 
     def __init__(self, ring: RingId, base: int, max_gap_messages: int) -> None:
         self.ring: Final = ring

@@ -33,6 +33,13 @@ class _Waiting:
     offset: int = 0
 
 
+@dataclass(slots=True)
+class _Partial:
+    chain: int
+    parts: list[bytes]
+    size: int  # bytes of all parts
+
+
 class Packer:
     """The messages of this node that wait for the token.
 
@@ -66,7 +73,8 @@ class Packer:
         self._sync.append(_Waiting(message, AGREED, 0))
 
     def ring_ended(self) -> None:
-        """A new ring begins: start partly sent messages again, forget the old synchronisation."""
+        """A new ring begins: close the gate, start a partly sent message again, drop old sync."""
+        self.gate_open = False
         self._sync.clear()
         self._chain = 0
         if self._messages:
@@ -138,7 +146,7 @@ class Assembler:
     """Frames of all originators back into messages."""
 
     def __init__(self) -> None:
-        self._partial: dict[int, tuple[int, list[bytes]]] = {}  # originator -> (chain, parts)
+        self._partial: dict[int, _Partial] = {}  # by originator
         self.frames_malformed = 0
         self.segments_dropped = 0
 
@@ -159,25 +167,35 @@ class Assembler:
         return segments
 
     def _join(self, originator: int, flags: int, chain: int, segments: list[bytes]) -> list[bytes]:
+        """Handle a frame at whose edges messages are cut; its chain is that of its last segment."""
         partial = self._partial.pop(originator, None)
-        whole_frame_continues = flags & LAST_CONTINUED and len(segments) == 1
+        continued = bool(flags & LAST_CONTINUED)
         if flags & FIRST_CONTINUES:
+            middle = continued and len(segments) == 1
+            first_chain = (chain - 1) & 0xFFFF if continued and not middle else chain
             first = segments.pop(0)
-            if partial is None or (partial[0] != chain and not flags & LAST_CONTINUED):
+            if partial is None or partial.chain != first_chain:
                 self.segments_dropped += 1
-                if whole_frame_continues:
+                if middle:
                     return []
-            elif whole_frame_continues:
-                partial[1].append(first)
-                if sum(map(len, partial[1])) <= MESSAGE_SIZE_MAX:
-                    self._partial[originator] = partial
+            elif middle:
+                self._grow(originator, partial, first)
                 return []
             else:
-                partial[1].append(first)
-                segments.insert(0, b"".join(partial[1]))
-        if flags & LAST_CONTINUED:
-            self._partial[originator] = (chain, [segments.pop()])
+                partial.parts.append(first)
+                segments.insert(0, b"".join(partial.parts))
+        if continued:
+            last = segments.pop()
+            self._partial[originator] = _Partial(chain, [last], len(last))
         return segments
+
+    def _grow(self, originator: int, partial: _Partial, part: bytes) -> None:
+        partial.parts.append(part)
+        partial.size += len(part)
+        if partial.size <= MESSAGE_SIZE_MAX:
+            self._partial[originator] = partial
+        else:
+            self.segments_dropped += len(partial.parts)
 
 
 def _segments(frame: bytes) -> list[bytes] | None:

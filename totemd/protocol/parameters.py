@@ -78,7 +78,10 @@ class RingParameters:
             (self.join_ns >= 30 * MS, "join_ns must be at least 30 ms"),
             (self.consensus_ns >= self.join_ns, "consensus_ns must be at least join_ns"),
             (self.hold_ns < self.token_retransmit_ns, "hold_ns must be below token_retransmit_ns"),
-            (self.token_retransmit_ns < self.token_ns, "token_retransmit_ns must be below token_ns"),
+            (
+                self.token_retransmit_ns < self.token_ns,
+                "token_retransmit_ns must be below token_ns",
+            ),
             (self.silent_fail_ns < self.consensus_ns, "silent_fail_ns must be below consensus_ns"),
             (self.idle_rotations >= 2, "idle_rotations must be at least 2"),
             (self.max_messages >= 1, "max_messages must be at least 1"),

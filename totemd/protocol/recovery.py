@@ -88,6 +88,7 @@ class Recovery(Visits):
         )
         self._deliver_old_transitional()
         self.note_excluded()
+        self.source.ring_ended()
         self.installed_ring, self.installed_members = self.ring_id, members
         self.history.append(self.ring_id)
         self.boots_installed = dict(self.boots)
@@ -132,4 +133,6 @@ class Recovery(Visits):
             if m is None:
                 gap = True
             elif not m.encapsulated and not (gap and m.originator not in self.deliver_set):
-                self.emit(Deliver(m.ring, seq, m.originator, m.guarantee, m.payload, transitional=True))
+                self.emit(
+                    Deliver(m.ring, seq, m.originator, m.guarantee, m.payload, transitional=True)
+                )

@@ -161,15 +161,14 @@ class Visits(Core):
         interval = max(self.parameters.retransmission_interval_ns, 2 * self.rotation_ns)
         open_seqs: list[tuple[int, int]] = []
         again = 0
+        again_max = self.parameters.max_messages
         for request in token.requests:
             for seq in range(request.first, request.first + request.count):
                 message = store.messages.get(seq)
                 last = self.sent_again_at.get(seq, -interval)
                 if seq <= store.released:
                     self.stats.protocol_errors += 1
-                elif message is None or again >= self.parameters.max_messages:
-                    open_seqs.append((seq, request.requester))
-                elif self.now_ns - last < interval:
+                elif message is None or again >= again_max or self.now_ns - last < interval:
                     open_seqs.append((seq, request.requester))
                 else:
                     self.sent_again_at[seq] = self.now_ns

@@ -1,0 +1,550 @@
+"""One node: the ring, packing, process groups and local connections, stepped as one value.
+
+The shell feeds it datagrams, timers and the requests of local clients, and performs the effects it
+returns, in list order. It knows what a connection may do and what it must be told.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, TypeAlias
+
+from totemd.protocol.core import Order
+from totemd.protocol.effects import (
+    Configuration,
+    ConfigurationKind,
+    Deliver,
+    Moved,
+    Multicast,
+    Noted,
+    Persist,
+    Retired,
+    Unicast,
+)
+from totemd.protocol.effects import Effect as RingEffect
+from totemd.protocol.groups import (
+    MEMBERS_MAX,
+    NAME_SIZE_MAX,
+    GroupDecodeError,
+    GroupJoin,
+    GroupLeave,
+    GroupMulticast,
+    Groups,
+    GroupView,
+    Key,
+    ProcessList,
+    decode,
+    encode_join,
+    encode_leave,
+    encode_multicast,
+)
+from totemd.protocol.local import (
+    PAYLOAD_SIZE_MAX,
+    Accepted,
+    Attached,
+    ConnectionId,
+    Delivered,
+    Done,
+    Drop,
+    Event,
+    GroupKey,
+    Member,
+    Reason,
+    Refusal,
+    Refused,
+    RingChanged,
+    Space,
+    Tell,
+    View,
+)
+from totemd.protocol.messages import Message
+from totemd.protocol.packing import AGREED, Assembler, Packer
+from totemd.protocol.parameters import RingParameters
+from totemd.protocol.ring import Ring
+from totemd.protocol.seats import Seat, SeatLimits
+
+WINDOW_MESSAGES: Final = 1024  # multicasts of one connection that are not on the ring yet
+WINDOW_BYTES: Final = 4 << 20
+CONNECTIONS_MAX: Final = 1000
+HISTORY: Final = struct.Struct(">QII")  # boot epoch, node, counter
+
+Effect: TypeAlias = (
+    Multicast | Unicast | Persist | Moved | Noted | Retired | Configuration | Tell | Drop
+)
+
+
+class Membership(Enum):
+    """Where a connection is in the life of its group membership."""
+
+    NONE = "none"
+    JOINING = "joining"
+    JOINED = "joined"
+    LEAVING = "leaving"
+
+
+@dataclass(slots=True)
+class _Connection:
+    id: ConnectionId
+    pid: int
+    seat: Seat | None = None
+    group: GroupKey | None = None
+    membership: Membership = Membership.NONE
+    number: int = 0  # of the membership
+    index: int = 0  # of the last event of a process; a seat counts its own
+    outstanding: dict[int, int] = field(default_factory=dict)  # request -> bytes
+    outstanding_bytes: int = 0
+
+
+@dataclass(slots=True)
+class NodeStats:
+    """Counters of a node beside those of its ring."""
+
+    messages_delivered: int = 0
+    messages_malformed: int = 0
+    multicasts_accepted: int = 0
+    multicasts_refused: int = 0
+    seats_expired: int = 0
+    seats_resumed: int = 0
+
+
+class Node:
+    """What the shell steps.
+
+    Args:
+        parameters: constants of the ring.
+        node_id: unique in the cluster, not 0.
+        boot_epoch: strictly larger than at every earlier start of this node.
+        stored_ring_seq: highest ring sequence number this node may have used.
+        payload_size_max: bytes of one frame.
+        limits: bounds of seats.
+    """
+
+    def __init__(
+        self,
+        parameters: RingParameters,
+        node_id: int,
+        boot_epoch: int,
+        stored_ring_seq: int,
+        payload_size_max: int,
+        limits: SeatLimits,
+    ) -> None:
+        self.packer: Final = Packer(payload_size_max)
+        self.ring: Final = Ring(
+            parameters, node_id, boot_epoch, stored_ring_seq, boot_epoch, self.packer
+        )
+        self.groups: Final = Groups(node_id)
+        self.assembler: Final = Assembler()
+        self.stats: Final = NodeStats()
+        self.me: Final = node_id
+        self.seats: Final[dict[GroupKey, Seat]] = {}
+        self._boot_epoch: Final = boot_epoch
+        self._limits: Final = limits
+        self._connections: Final[dict[ConnectionId, _Connection]] = {}
+        self._receivers: Final[dict[GroupKey, dict[int, Seat | _Connection]]] = {}
+        self._cookies: Final[dict[int, tuple[_Connection, int]]] = {}
+        self._cookie = 0
+        self._number = 0
+        self._booted = False
+        self._now_ns = 0
+        self._queued = False
+        self._out: list[Effect] = []
+
+    # The ring
+
+    def start(self, now_ns: int) -> list[Effect]:
+        """Begin to look for others."""
+        return self._step(self.ring.start(now_ns), now_ns)
+
+    def receive(self, message: Message, sender: int, order: Order, now_ns: int) -> list[Effect]:
+        """Handle one message of the network; see `Ring.receive`."""
+        return self._step(self.ring.receive(message, sender, order, now_ns), now_ns)
+
+    def deadline_ns(self) -> int | None:
+        """Return when `expire` wants to be called; None: never."""
+        deadlines = [s.vacant_until_ns for s in self.seats.values() if s.vacant_until_ns]
+        ring = self.ring.deadline_ns()
+        if ring is not None:
+            deadlines.append(ring)
+        return min(deadlines, default=None)
+
+    def expire(self, now_ns: int) -> list[Effect]:
+        """Serve what is due."""
+        self._now_ns = now_ns
+        for seat in list(self.seats.values()):
+            if seat.vacant_until_ns is not None and seat.vacant_until_ns <= now_ns:
+                self.stats.seats_expired += 1
+                self._give_up(seat, Reason.PROCDOWN)
+        return self._step(self.ring.expire(now_ns), now_ns)
+
+    def leave(self, now_ns: int) -> list[Effect]:
+        """Leave the ring on purpose; `Retired` comes when the process may exit."""
+        return self._step(self.ring.leave(now_ns), now_ns)
+
+    def pause(self, gap_ns: int, now_ns: int) -> list[Effect]:
+        """Learn that this process was not scheduled for ``gap_ns``."""
+        return self._step(self.ring.pause(gap_ns, now_ns), now_ns)
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        self.ring.check()
+        self.groups.check()
+        for seat in self.seats.values():
+            seat.check()
+        assert all(c.outstanding_bytes == sum(c.outstanding.values()) for c in self._all())
+
+    def _all(self) -> list[_Connection]:
+        return list(self._connections.values())
+
+    # Local clients
+
+    def attach_process(self, connection: ConnectionId, pid: int, now_ns: int) -> list[Effect]:
+        """Open a connection of an application."""
+        self._connections[connection] = _Connection(connection, pid)
+        self._tell(connection, Attached(b"", 0, resumed=False))
+        if self.groups.rounds_finished:
+            self._tell(connection, RingChanged(self.groups.ring, self.groups.nodes))
+        return self._step([], now_ns)
+
+    def attach_seat(
+        self, connection: ConnectionId, name: bytes, history: bytes, index: int, now_ns: int
+    ) -> list[Effect]:
+        """Open a connection of a service, which remembers everything up to a position."""
+        rule = _name_rule(name)
+        if rule is not None:
+            self._tell(connection, Refused(0, *rule))
+            return self._step([], now_ns)
+        self._now_ns = now_ns
+        group = GroupKey(Space.SERVICE, name)
+        c = _Connection(connection, 0, group=group)
+        self._connections[connection] = c
+        seat = self.seats.get(group)
+        if seat is not None and seat.connection is not None:
+            self._emit(Drop(seat.connection, "another process of this service took the seat"))
+            self._connections.pop(seat.connection, None)
+            seat.vacate(now_ns)
+        if seat is not None and seat.can_resume(history, index):
+            self.stats.seats_resumed += 1
+            c.seat, c.number, c.membership = seat, seat.number, Membership.JOINED
+            for event in seat.take(connection, index):
+                self._tell(connection, event)
+        else:
+            if seat is not None:
+                self._give_up(seat, Reason.PROCDOWN)
+            self._new_seat(c, group)
+        return self._step([], now_ns)
+
+    def _new_seat(self, c: _Connection, group: GroupKey) -> None:
+        self._number += 1
+        history = HISTORY.pack(self._boot_epoch, self.me, self._number)
+        seat = Seat(group, self._number, history, self._limits)
+        seat.connection = c.id
+        self.seats[group] = seat
+        c.seat, c.number, c.membership = seat, seat.number, Membership.JOINED
+        self._tell(c.id, Attached(history, 0, resumed=False))
+        self._queue(encode_join(GroupJoin(group, seat.number, 0)))
+
+    def _give_up(self, seat: Seat, reason: Reason) -> None:
+        """End a membership; the seat's log is dropped at once."""
+        del self.seats[seat.group]
+        receivers = self._receivers.get(seat.group, {})
+        receivers.pop(seat.number, None)
+        self._queue(encode_leave(GroupLeave(seat.group, seat.number, reason)))
+
+    def join(
+        self, connection: ConnectionId, request: int, name: bytes, now_ns: int
+    ) -> list[Effect]:
+        """Join a group of processes; membership begins with the view that lists the caller."""
+        c = self._connections[connection]
+        group = GroupKey(Space.PROCESS, name)
+        refused = self._join_rule(c, group)
+        if refused is not None:
+            self._tell(connection, Refused(request, *refused))
+            return self._step([], now_ns)
+        self._number += 1
+        c.group, c.number, c.membership = group, self._number, Membership.JOINING
+        self._tell(connection, Done(request))
+        self._queue(encode_join(GroupJoin(group, c.number, c.pid)))
+        return self._step([], now_ns)
+
+    def _join_rule(self, c: _Connection, group: GroupKey) -> tuple[Refusal, str] | None:
+        rule = _name_rule(group.name)
+        if rule is not None:
+            return rule
+        if c.seat is not None:
+            return Refusal.INVALID_PARAM, "the seat of a service joins no group of processes"
+        if c.membership is Membership.LEAVING:
+            return Refusal.BUSY, "the leave of this connection is not delivered yet"
+        if c.membership is not Membership.NONE:
+            return Refusal.EXIST, "this connection has joined a group; it can join one at a time"
+        for other in self._all():
+            if other.group == group and other.pid == c.pid:
+                if other.membership is Membership.LEAVING:
+                    return Refusal.TRY_AGAIN, "an earlier leave of this process is not delivered"
+                if other.membership is not Membership.NONE:
+                    return Refusal.EXIST, "this process has joined the group by another connection"
+        if len(self.groups.members(group)) >= MEMBERS_MAX:
+            return Refusal.NO_RESOURCES, f"a group has at most {MEMBERS_MAX} members"
+        return None
+
+    def leave_group(
+        self, connection: ConnectionId, request: int, name: bytes, now_ns: int
+    ) -> list[Effect]:
+        """Leave the group; the last event is the view that lists the caller as left."""
+        c = self._connections[connection]
+        rule = _name_rule(name)
+        if rule is not None:
+            self._tell(connection, Refused(request, *rule))
+        elif c.seat is not None or c.membership in (Membership.NONE, Membership.LEAVING):
+            self._tell(
+                connection, Refused(request, Refusal.NOT_EXIST, "this connection is in no group")
+            )
+        elif c.membership is Membership.JOINING:
+            self._tell(connection, Refused(request, Refusal.BUSY, "the join is not delivered yet"))
+        else:
+            assert c.group is not None
+            c.membership = Membership.LEAVING
+            self._tell(connection, Done(request))
+            self._queue(encode_leave(GroupLeave(c.group, c.number, Reason.LEAVE)))
+        return self._step([], now_ns)
+
+    def multicast(
+        self,
+        connection: ConnectionId,
+        request: int,
+        guarantee: int,
+        payload: bytes,
+        now_ns: int,
+    ) -> list[Effect]:
+        """Multicast to the connection's group; `Accepted` tells when it is on the ring."""
+        c = self._connections[connection]
+        refused = self._multicast_rule(c, payload)
+        if refused is not None:
+            self.stats.multicasts_refused += 1
+            self._tell(connection, Refused(request, *refused))
+            return self._step([], now_ns)
+        assert c.group is not None
+        c.outstanding[request] = len(payload)
+        c.outstanding_bytes += len(payload)
+        self._cookie += 1
+        self._cookies[self._cookie] = (c, request)
+        message = encode_multicast(GroupMulticast(c.group, c.number, payload))
+        self.packer.submit(message, guarantee, self._cookie)
+        self._queued = True
+        self.stats.multicasts_accepted += 1
+        return self._step([], now_ns)
+
+    def _multicast_rule(self, c: _Connection, payload: bytes) -> tuple[Refusal, str] | None:
+        if c.group is None or c.membership in (Membership.NONE, Membership.LEAVING):
+            return Refusal.NOT_EXIST, "this connection is in no group"
+        if len(payload) > PAYLOAD_SIZE_MAX:
+            return Refusal.INVALID_PARAM, f"{len(payload)} bytes, limit {PAYLOAD_SIZE_MAX}"
+        if len(c.outstanding) >= WINDOW_MESSAGES:
+            return Refusal.TRY_AGAIN, f"{WINDOW_MESSAGES} messages wait for the ring"
+        if c.outstanding and c.outstanding_bytes + len(payload) > WINDOW_BYTES:
+            return Refusal.TRY_AGAIN, f"{WINDOW_BYTES} bytes wait for the ring"
+        if not self.packer.room(len(payload)):
+            return Refusal.TRY_AGAIN, "the send queue of this node is full"
+        return None
+
+    def snapshotted(self, connection: ConnectionId, index: int, now_ns: int) -> list[Effect]:
+        """Cut a seat's log: everything up to ``index`` is durable with the service."""
+        seat = self._connections[connection].seat
+        if seat is None or not seat.snapshotted(index):
+            self._tell(
+                connection, Refused(0, Refusal.INVALID_PARAM, f"no position {index} in this log")
+            )
+        return self._step([], now_ns)
+
+    def detach(self, connection: ConnectionId, now_ns: int) -> list[Effect]:
+        """Close a connection and give its membership up, in order."""
+        self._close(connection, Reason.LEAVE, now_ns)
+        return self._step([], now_ns)
+
+    def disconnected(self, connection: ConnectionId, now_ns: int) -> list[Effect]:
+        """Close a connection whose process is gone: a process is down, a seat is kept a while."""
+        self._close(connection, Reason.PROCDOWN, now_ns)
+        return self._step([], now_ns)
+
+    def _close(self, connection: ConnectionId, reason: Reason, now_ns: int) -> None:
+        c = self._connections.pop(connection, None)
+        if c is None:
+            return
+        if c.seat is not None:
+            if reason is Reason.LEAVE:
+                self._give_up(c.seat, reason)
+            else:
+                c.seat.vacate(now_ns)
+        elif c.group is not None and c.membership is not Membership.NONE:
+            self._receivers.get(c.group, {}).pop(c.number, None)
+            if c.membership is not Membership.LEAVING:
+                self._queue(encode_leave(GroupLeave(c.group, c.number, reason)))
+
+    def members(self, name: bytes) -> tuple[Member, ...]:
+        """Return the members of a group of processes at this point of every stream."""
+        return self.groups.members(GroupKey(Space.PROCESS, name))
+
+    def process_groups(self) -> tuple[tuple[bytes, tuple[Member, ...]], ...]:
+        """Return all groups of processes and their members, sorted."""
+        keys = sorted(k for k in self.groups.groups if k.space is Space.PROCESS)
+        return tuple((key.name, self.groups.members(key)) for key in keys)
+
+    # Effects
+
+    def _emit(self, effect: Effect) -> None:
+        self._out.append(effect)
+
+    def _tell(self, connection: ConnectionId, event: Event) -> None:
+        self._out.append(Tell(connection, event))
+
+    def _queue(self, message: bytes) -> None:
+        self.packer.submit(message, AGREED)
+        self._queued = True
+
+    def _step(self, effects: list[RingEffect], now_ns: int) -> list[Effect]:
+        """Take the ring's effects in order, and let it send what came to be sent."""
+        self._now_ns = now_ns
+        self._absorb(effects)
+        while self._queued:
+            self._queued = False
+            self._absorb(self.ring.submitted(now_ns))
+        self._report_sent()
+        out = self._out
+        self._out = []
+        return out
+
+    def _absorb(self, effects: list[RingEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Deliver):
+                for message in self.assembler.open(effect.originator, effect.payload):
+                    self._deliver(effect.originator, message)
+            elif isinstance(effect, Configuration):
+                self._configuration(effect)
+                self._out.append(effect)
+            else:
+                self._out.append(effect)
+
+    def _configuration(self, c: Configuration) -> None:
+        if c.kind is ConfigurationKind.TRANSITIONAL:
+            self.groups.transitional(c.members)
+        elif not self._booted:
+            self._booted = True  # the boot configuration has no round; the gate stays closed
+        else:
+            self.assembler.reset()
+            self.packer.gate_open = False
+            self.packer.submit_sync(self.groups.regular(c.ring, c.members))
+            self._queued = True
+
+    def _deliver(self, originator: int, data: bytes) -> None:
+        try:
+            message = decode(data)
+        except GroupDecodeError:
+            self.stats.messages_malformed += 1
+            return
+        if type(message) is GroupMulticast:
+            self._deliver_multicast(originator, message)
+        elif type(message) is GroupJoin:
+            self._joined(originator, message)
+        elif type(message) is GroupLeave:
+            view = self.groups.leave(originator, message)
+            if view is not None:
+                self._show(view)
+        elif type(message) is ProcessList:
+            views = self.groups.process_list(originator, message)
+            if views is not None:
+                self._round_finished(views)
+
+    def _deliver_multicast(self, originator: int, message: GroupMulticast) -> None:
+        sender = self.groups.sender(originator, message)
+        if sender is None:
+            return
+        self.stats.messages_delivered += 1
+        for receiver in self._receivers.get(message.group, {}).values():
+            event = Delivered(receiver.index + 1, originator, sender.pid, message.payload)
+            self._pass(receiver, event)
+
+    def _pass(self, receiver: Seat | _Connection, event: Delivered | View) -> None:
+        if type(receiver) is Seat:
+            for told in receiver.append(event):
+                if receiver.connection is not None:
+                    self._tell(receiver.connection, told)
+        elif type(receiver) is _Connection:
+            receiver.index = event.index
+            self._tell(receiver.id, event)
+
+    def _joined(self, originator: int, message: GroupJoin) -> None:
+        view = self.groups.join(originator, message)
+        if view is None:
+            return
+        if originator == self.me:
+            receiver = self._find(message)
+            if receiver is not None:
+                self._receivers.setdefault(message.group, {})[message.connection] = receiver
+                if type(receiver) is _Connection:
+                    receiver.membership = Membership.JOINED
+        self._show(view)
+
+    def _find(self, message: GroupJoin) -> Seat | _Connection | None:
+        seat = self.seats.get(message.group)
+        if seat is not None and seat.number == message.connection:
+            return seat
+        for c in self._all():
+            if c.seat is None and c.number == message.connection and c.group == message.group:
+                return c
+        return None  # it disconnected meanwhile; its leave is on the way
+
+    def _show(self, view: GroupView) -> None:
+        receivers = self._receivers.get(view.group, {})
+        for receiver in list(receivers.values()):
+            self._pass(
+                receiver,
+                View(
+                    receiver.index + 1,
+                    view.group.name,
+                    view.ring,
+                    view.number,
+                    view.members,
+                    view.left,
+                    view.joined,
+                ),
+            )
+        for key in view.left_keys:
+            if key.node_id == self.me:
+                self._forget(view.group, key)
+
+    def _forget(self, group: GroupKey, key: Key) -> None:
+        receivers = self._receivers.get(group, {})
+        receiver = receivers.pop(key.connection, None)
+        if not receivers:
+            self._receivers.pop(group, None)
+        if type(receiver) is _Connection:
+            receiver.membership, receiver.group = Membership.NONE, None
+
+    def _round_finished(self, views: list[GroupView]) -> None:
+        for view in views:
+            self._show(view)
+        changed = RingChanged(self.groups.ring, self.groups.nodes)
+        for c in self._all():
+            if c.seat is None:
+                self._tell(c.id, changed)
+        self.packer.gate_open = True
+        self._queued = True
+
+    def _report_sent(self) -> None:
+        last: dict[ConnectionId, int] = {}
+        for cookie in self.packer.sent():
+            c, request = self._cookies.pop(cookie)
+            c.outstanding_bytes -= c.outstanding.pop(request)
+            last[c.id] = request
+        for connection, request in last.items():
+            if connection in self._connections:
+                self._tell(connection, Accepted(request))
+
+
+def _name_rule(name: bytes) -> tuple[Refusal, str] | None:
+    if not name:
+        return Refusal.INVALID_PARAM, "a group name has at least one byte"
+    if len(name) > NAME_SIZE_MAX:
+        return Refusal.NAME_TOO_LONG, f"{len(name)} bytes, a group name has at most {NAME_SIZE_MAX}"
+    return None
