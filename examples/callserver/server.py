@@ -16,6 +16,10 @@ import os
 import signal
 from typing import Final
 
+from openais.aio.cpg import Cpg
+from openais.cpg import ConfigurationChange
+from openais.errors import AisError
+
 from examples.callserver.election import GROUP, active_member
 from examples.callserver.ledger import Ledger, UnknownCallError
 from examples.callserver.protocol import (
@@ -27,9 +31,6 @@ from examples.callserver.protocol import (
     decode_request,
     encode_answer,
 )
-from openais.aio.cpg import Cpg
-from openais.cpg import ConfigurationChange
-from openais.errors import AisError
 
 CLIENTS_MAX: Final = 1000  # connections at once
 

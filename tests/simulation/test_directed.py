@@ -92,7 +92,10 @@ def test_a_planned_leave_is_known_at_once() -> None:
     cluster.perform(3, cluster.node(3).leave(cluster.now_ns))
     took_ns = cluster.wait(lambda: cluster.node(1).groups.nodes == (1, 2), 1_000 * MS)
     assert took_ns < 100 * MS
+    rings = cluster.node(1).ring.stats.rings_installed
     cluster.wait(lambda: cluster.lives[2].retired, 1_000 * MS)
+    cluster.run(500 * MS)
+    assert cluster.node(1).ring.stats.rings_installed == rings
 
 
 def test_a_dead_process_leaves_once_with_the_reason() -> None:

@@ -130,7 +130,8 @@ class Membership(Recovery):
             self.hold_offs.pop(sender, None)
         self.boots[sender] = message.boot_epoch
         self.max_seq = max(self.max_seq, message.max_seq)
-        self.left_cleanly.discard(sender)
+        if isinstance(message, Join):
+            self.left_cleanly.discard(sender)
         return True
 
     def _process(self, j: Join) -> None:
@@ -339,6 +340,7 @@ class Membership(Recovery):
             self.leave_copies = -1
             self.timers.set(Timer.LEAVE, self.now_ns + LEAVE_LINGER_NS)
             return
+        self.timers.cancel(*Timer)
         proc, fail = tuple(sorted(self.proc | {self.me})), tuple(sorted(self.fail))
         self.multicast(Leave(self.ring_id, self.boot_epoch, self.max_seq, proc, fail))
         self.leave_copies -= 1

@@ -76,8 +76,8 @@ class Ring(Membership):
             now_ns: monotonic.
         """
         self.now_ns = now_ns
-        if self.leave_copies is not None and self.leave_copies <= 0:
-            return []
+        if self.leave_copies is not None and self.leave_copies < LEAVE_COPIES:
+            return []  # gone for the others; an answer would bring this node back
         self.sender = sender
         if isinstance(message, (Join, Leave)) and not self.accept_order(sender, order, message):
             return self._finish()

@@ -3,3 +3,5 @@
 Import the service you need: ``openais.ckpt``, ``openais.clm``, ``openais.cpg``, or their asyncio
 faces in ``openais.aio``. Importing this package alone loads no socket library.
 """
+
+__version__ = "0.1.0"

@@ -1,0 +1,364 @@
+"""The server side of a local socket: who is connected, what it sent, when it is gone.
+
+A client's identity comes from the kernel, never from its message. The end of a client is noticed
+in two ways: the kernel tells that its process died (a pidfd), or that the socket was closed.
+Knows bundles and connections, not what the messages mean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from openais.node.exits import Exit, ExitError
+from openais.node.logs import EventLog
+from openais.node.paths import SocketPathError, socket_path
+from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
+
+FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle; larger ones end the connection
+RECEIVE_BUDGET: Final = 256  # bundles per wake-up
+SEND_QUEUE_BUNDLES: Final = 64  # handed to ZeroMQ per client; the rest waits here
+UNSENT_BYTES_MAX: Final = 64 << 20  # per client that does not read; more ends the connection
+UNSENT_MESSAGES_MAX: Final = 100_000
+BUNDLE_BYTES: Final = 1 << 20  # a bundle is closed when it is that big
+PEER_PROPERTY: Final = "Peer-Address"
+MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
+
+_LOG = EventLog(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, as the kernel says."""
+
+    uid: int
+    gid: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may connect: root, this process's own user, and those named."""
+
+    uids: frozenset[int] = frozenset()
+    gids: frozenset[int] = frozenset()
+
+    def allows(self, peer: Peer) -> bool:
+        """True: the peer may use this socket."""
+        return peer.uid in (0, os.getuid()) or peer.uid in self.uids or peer.gid in self.gids
+
+    def trusts(self, peer: Peer) -> bool:
+        """True: the peer is root or of this process's own user."""
+        return peer.uid in (0, os.getuid())
+
+
+@dataclass(slots=True)
+class _Client:
+    id: int
+    identity: bytes
+    peer: Peer
+    descriptor: int
+    waiting: deque[bytes] = field(default_factory=deque)
+    waiting_bytes: int = 0
+    dropped: bool = False
+
+
+@dataclass(slots=True)
+class IpcStats:
+    """Counters of one local socket."""
+
+    bundles_received: int = 0
+    bundles_sent: int = 0
+    bundles_malformed: int = 0
+    clients_refused: int = 0
+    clients_overflowed: int = 0
+
+
+class IpcServer:
+    """One bound ROUTER socket.
+
+    Hold the instance lock first: a second bind on the same path silently takes the clients.
+
+    Args:
+        context: of the process.
+        run_dir: where the socket is.
+        name: of the socket.
+        mode: permissions of the socket.
+        access: who may connect.
+        clients_max: connections at a time.
+
+    Raises:
+        ExitError: status 20, the socket cannot be bound.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        run_dir: Path,
+        name: str,
+        mode: int,
+        access: Access,
+        clients_max: int,
+    ) -> None:
+        self.stats: Final = IpcStats()
+        self.access: Final = access
+        self._clients_max: Final = clients_max
+        self._clients: Final[dict[int, _Client]] = {}
+        self._by_identity: Final[dict[bytes, _Client]] = {}
+        self._by_descriptor: Final[dict[int, _Client]] = {}
+        self._stale: Final[dict[int, int]] = {}  # descriptor -> disconnects to ignore
+        self._pids: Final[dict[int, tuple[int, set[int]]]] = {}  # pid -> (pidfd, clients)
+        self._dead: Final[set[int]] = set()
+        self._closed: Final[list[int]] = []
+        self._unsent: Final[set[int]] = set()
+        self._serial = 0
+        self._more = False
+        self._socket = context.socket(zmq.ROUTER)
+        self._monitor = self._socket.get_monitor_socket(MONITOR_EVENTS)
+        self._bind(run_dir, name, mode)
+        self._poller: zmq.Poller | None = None
+
+    def _bind(self, run_dir: Path, name: str, mode: int) -> None:
+        socket = self._socket
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_SIZE_MAX)
+        socket.setsockopt(zmq.SNDHWM, SEND_QUEUE_BUNDLES)
+        socket.setsockopt(zmq.RCVHWM, SEND_QUEUE_BUNDLES)
+        try:
+            path = socket_path(run_dir, name)
+            umask = os.umask(0o777 & ~mode)
+            try:
+                path.unlink(missing_ok=True)
+                socket.bind(f"ipc://{path}")
+            finally:
+                os.umask(umask)
+        except (SocketPathError, zmq.ZMQError, OSError) as error:
+            reason = f"ipc socket {run_dir / name}: {error}"
+            raise ExitError(Exit.IPC_SOCKET, reason) from error
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Let a poller wake up for this server; it adds and removes its clients' pidfds."""
+        self._poller = poller
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
+
+    @property
+    def pending(self) -> bool:
+        """True: call `receive` again soon: the budget was used up, or a client reads slowly."""
+        return self._more or bool(self._unsent)
+
+    def peer(self, client: int) -> Peer:
+        """Return who a client is."""
+        return self._clients[client].peer
+
+    def connected(self, client: int) -> bool:
+        """True while a client is neither closed nor dropped."""
+        return client in self._clients and not self._clients[client].dropped
+
+    @property
+    def count(self) -> int:
+        """Clients connected now."""
+        return len(self._clients)
+
+    def receive(self) -> list[tuple[int, list[bytes]]]:
+        """Return (client, messages) of the bundles that have come, within the budget."""
+        self._read_monitor()
+        received = []
+        self._more = True
+        for _ in range(RECEIVE_BUDGET):
+            try:
+                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                self._more = False
+                break
+            client = self._client(frames)
+            if client is None or client.dropped:
+                continue
+            try:
+                received.append((client.id, unpack_bundle(frames[1].buffer)))
+                self.stats.bundles_received += 1
+            except DecodeError as error:
+                self._malformed(client, str(error))
+        return received
+
+    def _client(self, frames: list[zmq.Frame]) -> _Client | None:
+        identity = frames[0].bytes
+        client = self._by_identity.get(identity)
+        if client is None:
+            client = self._open(identity, frames[-1])
+        if client is not None and len(frames) != 2:
+            self._malformed(client, f"{len(frames) - 1} frames, one expected")
+            return None
+        return client
+
+    def _malformed(self, client: _Client, rule: str) -> None:
+        self.stats.bundles_malformed += 1
+        if self.stats.bundles_malformed & (self.stats.bundles_malformed - 1) == 0:
+            _LOG.warning(
+                "bundle_malformed",
+                pid=client.peer.pid,
+                rule=rule,
+                total=self.stats.bundles_malformed,
+            )
+
+    def _open(self, identity: bytes, frame: zmq.Frame) -> _Client | None:
+        address = str(frame.get(PEER_PROPERTY))
+        uid, gid, pid = (int(part) for part in address.split(":")[-3:])
+        peer = Peer(uid, gid, pid)
+        if not self.access.allows(peer) or len(self._clients) >= self._clients_max:
+            self.stats.clients_refused += 1
+            if self.stats.clients_refused & (self.stats.clients_refused - 1) == 0:
+                _LOG.warning("client_refused", uid=uid, pid=pid, clients=len(self._clients))
+            return None
+        self._serial += 1
+        client = _Client(self._serial, identity, peer, int(frame.get(zmq.SRCFD)))
+        self._clients[client.id] = client
+        self._by_identity[identity] = client
+        before = self._by_descriptor.get(client.descriptor)
+        if before is not None:  # its disconnect is still on the way
+            stale = self._stale.get(client.descriptor, 0)
+            self._stale[client.descriptor] = stale + 1
+            self._close(before)
+        self._by_descriptor[client.descriptor] = client
+        self._watch(client)
+        return client
+
+    def _watch(self, client: _Client) -> None:
+        pid = client.peer.pid
+        if pid in self._pids:
+            self._pids[pid][1].add(client.id)
+            return
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            self._dead.add(pid)
+            descriptor = -1
+        self._pids[pid] = (descriptor, {client.id})
+        if descriptor >= 0 and self._poller is not None:
+            self._poller.register(descriptor, zmq.POLLIN)
+
+    def noticed(self, ready: set[int]) -> None:
+        """Learn which descriptors the poller found ready; those of dead processes are ours."""
+        for pid, (descriptor, _) in self._pids.items():
+            if descriptor in ready:
+                self._dead.add(pid)
+
+    def _read_monitor(self) -> None:
+        while self._monitor.poll(0):
+            event = parse_monitor_message(self._monitor.recv_multipart())
+            descriptor = int(event["value"])
+            stale = self._stale.pop(descriptor, 0)
+            if stale:
+                if stale > 1:
+                    self._stale[descriptor] = stale - 1
+                continue
+            client = self._by_descriptor.get(descriptor)
+            if client is not None:
+                self._close(client)
+
+    def closed(self) -> list[int]:
+        """Return the clients that are gone; everything they sent has been received before."""
+        if not self._more:
+            for pid in list(self._dead):
+                for client in list(self._pids.get(pid, (0, set()))[1]):
+                    self._close(self._clients[client])
+            self._dead.clear()
+        closed = self._closed[:]
+        self._closed.clear()
+        return closed
+
+    def _close(self, client: _Client) -> None:
+        if self._clients.pop(client.id, None) is None:
+            return
+        self._closed.append(client.id)
+        self._unsent.discard(client.id)
+        self._by_identity.pop(client.identity, None)
+        if self._by_descriptor.get(client.descriptor) is client:
+            del self._by_descriptor[client.descriptor]
+        descriptor, clients = self._pids[client.peer.pid]
+        clients.discard(client.id)
+        if not clients:
+            del self._pids[client.peer.pid]
+            if descriptor >= 0:
+                if self._poller is not None:
+                    self._poller.unregister(descriptor)
+                os.close(descriptor)
+
+    def drop(self, client: int) -> None:
+        """End a connection from this side: nothing more is read from it or sent to it.
+
+        It is not reported by `closed`; what was queued for it goes out if it can at once.
+        """
+        c = self._clients.get(client)
+        if c is not None and not c.dropped:
+            self._send(c)
+            c.dropped = True
+            c.waiting.clear()
+            c.waiting_bytes = 0
+
+    def send(self, client: int, message: bytes) -> None:
+        """Queue an encoded message; `flush` sends it."""
+        c = self._clients.get(client)
+        if c is None or c.dropped:
+            return
+        c.waiting.append(message)
+        c.waiting_bytes += len(message)
+        self._unsent.add(client)
+        if c.waiting_bytes > UNSENT_BYTES_MAX or len(c.waiting) > UNSENT_MESSAGES_MAX:
+            self._overflow(c)
+
+    def _overflow(self, c: _Client) -> None:
+        self._send(c)
+        if c.waiting_bytes <= UNSENT_BYTES_MAX and len(c.waiting) <= UNSENT_MESSAGES_MAX:
+            return
+        self.stats.clients_overflowed += 1
+        _LOG.warning("client_overflowed", pid=c.peer.pid, bytes=c.waiting_bytes)
+        c.dropped = True
+        c.waiting.clear()
+        c.waiting_bytes = 0
+        self._closed.append(c.id)
+
+    def flush(self) -> None:
+        """Send what waits, in bundles; what a client does not take yet stays."""
+        for client in list(self._unsent):
+            c = self._clients.get(client)
+            if c is None or c.dropped or self._send(c):
+                self._unsent.discard(client)
+
+    def _send(self, c: _Client) -> bool:
+        while c.waiting:
+            batch = [c.waiting[0]]
+            size = len(batch[0])
+            while len(batch) < len(c.waiting) and size < BUNDLE_BYTES:
+                batch.append(c.waiting[len(batch)])
+                size += len(batch[-1])
+            try:
+                self._socket.send_multipart([c.identity, pack_bundle(batch)], zmq.DONTWAIT)
+            except zmq.Again:
+                return False
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                return True  # its end is on the way
+            self.stats.bundles_sent += 1
+            for message in batch:
+                c.waiting.popleft()
+                c.waiting_bytes -= len(message)
+        return True
+
+    def close(self) -> None:
+        """Close the socket; clients see a disconnect."""
+        for descriptor, _ in self._pids.values():
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._pids.clear()
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(0)

@@ -1,0 +1,9 @@
+"""Start totemd."""
+
+import sys
+
+from openais.node.program import main
+from totemd.daemon import Daemon
+
+if __name__ == "__main__":
+    sys.exit(main("totemd", lambda config: Daemon(config).run()))

@@ -1,0 +1,366 @@
+"""The process: one loop that feeds the node with datagrams, clients and time.
+
+No protocol decision is made here. One thread, one poller, one timer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import time
+from typing import Any, Final
+
+import zmq
+
+from openais import __version__
+from openais.node.config import NodeConfig
+from openais.node.exits import Exit, ExitError
+from openais.node.ipc import Access, IpcServer
+from openais.node.logs import EventLog
+from openais.wire import port as wire
+from totemd import keyfile, seal
+from totemd.port import Port
+from totemd.protocol import messages
+from totemd.protocol.effects import (
+    Cause,
+    Configuration,
+    ConfigurationKind,
+    Moved,
+    Multicast,
+    Noted,
+    Persist,
+    Retired,
+    State,
+    Unicast,
+)
+from totemd.protocol.local import Drop, Space, Tell
+from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
+from totemd.protocol.parameters import MS, ParameterError, RingParameters
+from totemd.protocol.seats import SeatLimits
+from totemd.store import Store
+from totemd.udp import Address, RingSockets
+
+SLEEP_MAX_MS: Final = 1000
+PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
+PEERS_SAVED_NS: Final = 10_000 * MS
+DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
+DIGEST_SOURCES_MAX: Final = 256
+ALONE_NS: Final = 10_000 * MS
+
+_LOG = EventLog(__name__)
+
+
+def parameters(config: NodeConfig) -> RingParameters:
+    """Return the constants of the ring as configured.
+
+    Raises:
+        ExitError: status 8, the values contradict each other.
+    """
+    t = config.totem
+    standard = RingParameters()
+    given: dict[str, int | None] = {
+        "token_ns": t.token_ms * MS,
+        "token_coefficient_ns": t.token_coefficient_ms * MS,
+        "token_retransmit_ns": t.token_retransmit_ms * MS,
+        "hold_ns": t.hold_ms * MS,
+        "join_ns": t.join_ms * MS,
+        "consensus_ns": t.consensus_ms * MS,
+        "silent_fail_ns": min(
+            max(standard.silent_fail_ns, t.token_ms * MS * 3 // 10), t.consensus_ms * MS - 1
+        ),
+        "fail_recv_ns": t.token_ms * MS,
+        "merge_ns": t.merge_ms * MS,
+        "window_messages": t.window_size_messages,
+        "max_messages": t.max_messages,
+        "fail_recv_count": t.fail_recv_const,
+        "miss_count": t.miss_count_const,
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    result = dataclasses.replace(standard, **values)
+    try:
+        result.validate()
+    except ParameterError as error:
+        raise ExitError(Exit.MAIN_CONFIGURATION, f"{config.path}: totem: {error}") from error
+    return result
+
+
+def payload_size_max(config: NodeConfig) -> int:
+    """Return the bytes of one frame for the configured MTU."""
+    ipv6 = ":" in config.interfaces[0].bind_address
+    overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
+    return messages.payload_size_max(config.totem.netmtu_bytes, overhead)
+
+
+class Daemon:
+    """totemd. Everything that can fail at start fails in the constructor."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config: Final = config
+        self.node_id: Final = config.totem.node_id
+        algorithm, key = _key(config)
+        self._algorithm: Final = algorithm
+        self._key: Final = key
+        self._store: Final = Store(config.system.state_dir, self.node_id)
+        self.node: Final = Node(
+            parameters(config),
+            self.node_id,
+            self._store.boot_epoch,
+            self._store.stored_ring_seq,
+            payload_size_max(config),
+            SeatLimits(),
+        )
+        self._sealer = seal.Sealer(key, algorithm, self.node_id, self._store.new_session())
+        self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
+        self._sockets: Final = RingSockets(
+            config.interfaces[0],
+            {n.node_id: n.addresses[0] for n in config.nodes if n.node_id != self.node_id},
+            unicast=config.totem.transport == "udpu",
+        )
+        self._context: Final = zmq.Context()
+        server = IpcServer(
+            self._context,
+            config.system.run_dir,
+            wire.SOCKET_NAME,
+            config.ipc.mode,
+            _access(config),
+            CONNECTIONS_MAX,
+        )
+        self._port: Final = Port(server, self.node, self.status)
+        self._poller: Final = zmq.Poller()
+        self._digests: Final = DigestLog()
+        self._dropped: Final[dict[str, int]] = {}
+        self._wake_fd, self._wake_write_fd = socket.socketpair()
+        self._stopping = False
+        self._retired = False
+        self._peers_saved_ns = time.monotonic_ns()
+
+    def run(self) -> None:
+        """Serve until told to stop; then leave the ring in order."""
+        self._signals()
+        server = self._port.server
+        server.register(self._poller)
+        for s in (self._sockets.data, self._sockets.token, self._wake_fd):
+            self._poller.register(s.fileno(), zmq.POLLIN)
+        _LOG.info(
+            "started",
+            node=self.node_id,
+            name=self.config.totem.node_name,
+            cluster=self.config.totem.cluster_name,
+            version=__version__,
+            pid=os.getpid(),
+        )
+        self._perform(self.node.start(time.monotonic_ns()))
+        try:
+            while not self._retired:
+                self._turn(server)
+        finally:
+            server.flush()
+            self._close(server)
+        _LOG.info("stopped", node=self.node_id)
+
+    def _turn(self, server: IpcServer) -> None:
+        before_ns = time.monotonic_ns()
+        timeout_ms = self._timeout_ms(before_ns)
+        ready = {fd for fd, _ in self._poller.poll(timeout_ms) if isinstance(fd, int)}
+        now_ns = time.monotonic_ns()
+        late_ns = now_ns - before_ns - timeout_ms * MS
+        if late_ns > PAUSE_NS:
+            self._perform(self.node.pause(late_ns, now_ns))
+        if ready:
+            server.noticed(ready)
+            if self._wake_fd.fileno() in ready:
+                self._wake_fd.recv(64)
+            self._network()
+        for effects in self._port.receive(time.monotonic_ns()):
+            self._perform(effects)
+        self._expire()
+        server.flush()
+        if self._stopping and self.node.ring.leave_copies is None:
+            self._perform(self.node.leave(time.monotonic_ns()))
+
+    def _timeout_ms(self, now_ns: int) -> int:
+        if self._port.server.pending:
+            return 1
+        deadline = self.node.deadline_ns()
+        if deadline is None:
+            return SLEEP_MAX_MS
+        return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
+
+    def _network(self) -> None:
+        for s in (self._sockets.data, self._sockets.token):
+            for datagram, source in self._sockets.receive(s):
+                self._datagram(datagram, source)
+
+    def _datagram(self, datagram: bytes, source: Address) -> None:
+        now_ns = time.monotonic_ns()
+        try:
+            sender, order, data = self._opener.open(datagram, source[0], now_ns)
+            message = messages.decode(data)
+        except seal.SealError as error:
+            self._count_dropped(error.rule)
+            if error.rule == seal.DIGEST:
+                self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
+            return
+        except messages.DecodeError as error:
+            self._count_dropped("malformed")
+            _LOG.debug("message_malformed", address=source[0], rule=str(error))
+            return
+        self._sockets.learn(sender, source)
+        self._perform(self.node.receive(message, sender, order, now_ns))
+
+    def _count_dropped(self, rule: str) -> None:
+        self._dropped[rule] = self._dropped.get(rule, 0) + 1
+
+    def _expire(self) -> None:
+        now_ns = time.monotonic_ns()
+        deadline = self.node.deadline_ns()
+        if deadline is not None and deadline <= now_ns:
+            self._perform(self.node.expire(now_ns))
+        if now_ns - self._peers_saved_ns >= PEERS_SAVED_NS:
+            self._peers_saved_ns = now_ns
+            self._store.save_peer_sessions(self._opener.sessions())
+            if self._sealer.worn:
+                session = self._store.new_session()
+                self._sealer = seal.Sealer(self._key, self._algorithm, self.node_id, session)
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Tell):
+                self._port.tell(effect)
+            elif isinstance(effect, Multicast):
+                self._sockets.multicast(self._sealer.seal(messages.encode(effect.message)))
+            elif isinstance(effect, Unicast):
+                datagram = self._sealer.seal(messages.encode(effect.message))
+                self._sockets.unicast(effect.node_id, datagram)
+            else:
+                self._perform_rare(effect)
+
+    def _perform_rare(self, effect: Effect) -> None:
+        match effect:
+            case Persist(ring_seq):
+                self._store.persist(ring_seq)
+            case Configuration():
+                _log_configuration(effect)
+            case Moved(old, new, cause):
+                log = _LOG.info if cause in LOUD_CAUSES else _LOG.debug
+                log("state", old=old.value, new=new.value, cause=cause.value)
+            case Noted(event, fields):
+                _LOG.warning(event, **dict(fields))
+            case Drop():
+                self._port.drop(effect)
+            case Retired():
+                self._retired = True
+            case _:
+                raise AssertionError(f"no way to perform {effect}")
+
+    def _signals(self) -> None:
+        self._wake_fd.settimeout(0)
+        self._wake_write_fd.settimeout(0)
+        signal.set_wakeup_fd(self._wake_write_fd.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        if self._stopping:
+            raise ExitError(Exit.OK, "told to stop twice")
+        self._stopping = True
+
+    def _close(self, server: IpcServer) -> None:
+        self._store.save_peer_sessions(self._opener.sessions())
+        server.close()
+        self._sockets.close()
+        self._context.destroy(0)
+
+    def status(self) -> dict[str, Any]:
+        """Return the status document; keys in docs/operating.md."""
+        node, ring = self.node, self.node.ring
+        counters: dict[str, int] = {}
+        for stats in (ring.stats, node.stats, self._sockets.stats, self._port.server.stats):
+            counters |= dataclasses.asdict(stats)
+        for rule, count in self._dropped.items():
+            counters[f"datagrams_dropped_{rule.replace(' ', '_')}"] = count
+        gate_open = node.packer.gate_open and ring.state is State.OPERATIONAL
+        return {
+            "process": "totemd",
+            "pid": os.getpid(),
+            "version": __version__,
+            "node_id": self.node_id,
+            "node_name": self.config.totem.node_name,
+            "cluster_name": self.config.totem.cluster_name,
+            "state": ring.state.value,
+            "gate": "open" if gate_open else "closed",
+            "ring": {
+                "seq": ring.installed_ring.seq,
+                "representative": ring.installed_ring.representative,
+            },
+            "members": list(ring.members),
+            "groups": [
+                {
+                    "group": key.name.decode("utf-8", "backslashreplace"),
+                    "space": "service" if key.space is Space.SERVICE else "cpg",
+                    "members": [
+                        {"node_id": m.node_id, "pid": m.pid} for m in node.groups.members(key)
+                    ],
+                }
+                for key in sorted(node.groups.groups)
+            ],
+            "counters": counters,
+        }
+
+
+LOUD_CAUSES: Final = frozenset(
+    {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
+)
+
+
+class DigestLog:
+    """One line per source and ten seconds about datagrams under another key."""
+
+    def __init__(self) -> None:
+        self._sources: Final[dict[str, tuple[int, int]]] = {}  # -> (logged at, count)
+        self._first_ns = 0
+
+    def count(self, source: Address, now_ns: int, *, alone: bool) -> None:
+        """Count one datagram; log it if this source was not logged lately."""
+        name = source[0]
+        if name not in self._sources and len(self._sources) >= DIGEST_SOURCES_MAX:
+            return
+        self._first_ns = self._first_ns or now_ns
+        logged_ns, count = self._sources.get(name, (now_ns - DIGEST_LOGGED_NS, 0))
+        count += 1
+        if now_ns - logged_ns >= DIGEST_LOGGED_NS:
+            logged_ns = now_ns
+            _LOG.warning("Invalid digest", address=f"{name}:{source[1]}", since_start=count)
+            if alone and now_ns - self._first_ns >= ALONE_NS:
+                _LOG.warning("other nodes use a different key or cluster_name")
+        self._sources[name] = (logged_ns, count)
+
+
+def _log_configuration(c: Configuration) -> None:
+    if c.kind is ConfigurationKind.REGULAR:
+        _LOG.info(
+            "ring",
+            ring=f"{c.ring.seq}.{c.ring.representative}",
+            members=tuple(c.members),
+            joined=tuple(c.joined),
+        )
+    elif c.left:
+        _LOG.info("ring_lost", left=tuple(c.left), remain=tuple(c.members))
+
+
+def _key(config: NodeConfig) -> tuple[int, seal.ClusterKey | None]:
+    if not config.totem.secauth:
+        _LOG.warning("ring_not_secured", rule="secauth is off: no encryption, no authentication")
+        return seal.NONE, None
+    key = keyfile.read(config.totem.key_file)
+    cipher = seal.ALGORITHMS[config.totem.crypto_cipher]
+    return cipher, seal.ClusterKey(key, config.totem.cluster_name)
+
+
+def _access(config: NodeConfig) -> Access:
+    return Access(
+        frozenset(i.uid for i in config.identities if i.uid is not None),
+        frozenset(i.gid for i in config.identities if i.gid is not None),
+    )

@@ -1,0 +1,196 @@
+"""The local port of totemd: clients' messages in, the core's events out.
+
+Knows the port protocol and which requests a connection may make; decides nothing of the ring.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from openais.node.ipc import IpcServer
+from openais.node.logs import EventLog
+from openais.wire import port as wire
+from openais.wire.codec import DecodeError
+from openais.wire.status import Status
+from totemd.protocol import local
+from totemd.protocol.node import WINDOW_BYTES, WINDOW_MESSAGES, Effect, Node
+
+_LOG = EventLog(__name__)
+
+StatusSource = Callable[[], dict[str, Any]]  # the JSON document of `openais status`
+
+
+class Port:
+    """Feeds the node with what clients ask.
+
+    Args:
+        server: the bound socket.
+        node: the core.
+        status: makes the status document.
+    """
+
+    def __init__(self, server: IpcServer, node: Node, status: StatusSource) -> None:
+        self.server: Final = server
+        self._node: Final = node
+        self._status: Final = status
+        self._attached: Final[dict[int, wire.Kind]] = {}
+        self.messages_malformed = 0
+
+    def receive(self, now_ns: int) -> Iterator[list[Effect]]:
+        """Serve what clients sent and the ends of those that are gone.
+
+        Yields effects to be performed before the next message is looked at: a refused client
+        must not be served further.
+        """
+        for client, messages in self.server.receive():
+            for data in messages:
+                if self.server.connected(client):
+                    yield self._message(client, data, now_ns)
+        for client in self.server.closed():
+            if self._attached.pop(client, None) is not None:
+                yield self._node.disconnected(local.ConnectionId(client), now_ns)
+
+    def _message(self, client: int, data: bytes, now_ns: int) -> list[Effect]:
+        try:
+            message = wire.TABLE.decode(data)
+        except DecodeError as error:
+            self.messages_malformed += 1
+            if self.messages_malformed & (self.messages_malformed - 1) == 0:
+                _LOG.warning("message_malformed", pid=self.server.peer(client).pid, rule=str(error))
+            self._send(client, wire.Refused(0, Status.ERR_INVALID_PARAM, str(error)[:200]))
+            return []
+        if isinstance(message, wire.StatusQuery):
+            report = json.dumps(self._status())
+            self._send(client, wire.StatusReport(message.request, report))
+            return []
+        if isinstance(message, wire.Attach):
+            return self._attach(client, message, now_ns)
+        if client not in self._attached:
+            self._refuse(client, Status.ERR_INIT, "the first message must be Attach")
+            return []
+        return self._request(client, message, now_ns)
+
+    def _attach(self, client: int, m: wire.Attach, now_ns: int) -> list[Effect]:
+        if m.version_min > wire.VERSION or m.version < wire.VERSION_MIN:
+            self._refuse(client, Status.ERR_VERSION, f"this port speaks version {wire.VERSION}")
+            return []
+        if client in self._attached:
+            self._refuse(client, Status.ERR_EXIST, "this connection is attached")
+            return []
+        connection = local.ConnectionId(client)
+        peer = self.server.peer(client)
+        if m.kind is wire.Kind.SEAT:
+            if not self.server.access.trusts(peer):
+                rule = "a seat is for root and the daemons' own user"
+                self._refuse(client, Status.ERR_ACCESS, rule)
+                return []
+            self._attached[client] = m.kind
+            return self._node.attach_seat(connection, m.group, m.history, m.index, now_ns)
+        self._attached[client] = m.kind
+        return self._node.attach_process(connection, peer.pid, now_ns)
+
+    def _request(self, client: int, message: object, now_ns: int) -> list[Effect]:
+        node, connection = self._node, local.ConnectionId(client)
+        match message:
+            case wire.Multicast(request, guarantee, payload):
+                return node.multicast(connection, request, guarantee, payload, now_ns)
+            case wire.Join(request, group):
+                return node.join(connection, request, group, now_ns)
+            case wire.Leave(request, group):
+                return node.leave_group(connection, request, group, now_ns)
+            case wire.Snapshotted(index):
+                return node.snapshotted(connection, index, now_ns)
+            case wire.MembersQuery(request, group):
+                members = _members(node.members(group))
+                self._send(client, wire.Members(request, group, members))
+            case wire.GroupsQuery(request):
+                groups = tuple(
+                    wire.GroupMembers(name, _members(members))
+                    for name, members in node.process_groups()
+                )
+                self._send(client, wire.Groups(request, groups))
+            case wire.Detach():
+                del self._attached[client]
+                effects = node.detach(connection, now_ns)
+                self.server.drop(client)
+                return effects
+            case _:
+                rule = f"{type(message).__name__} is what totemd sends"
+                self._send(client, wire.Refused(0, Status.ERR_INVALID_PARAM, rule))
+        return []
+
+    def _refuse(self, client: int, status: Status, rule: str) -> None:
+        """Answer an attach, or what stands in its place; the connection is useless then."""
+        self._send(client, wire.Refused(0, status, rule))
+        self.server.drop(client)
+
+    def _send(self, client: int, message: object) -> None:
+        self.server.send(client, wire.TABLE.encode(message))
+
+    def tell(self, effect: local.Tell) -> None:
+        """Send one event of the core to its connection."""
+        event = effect.event
+        if type(event) is local.Delivered:
+            message: object = wire.Delivered(event.index, event.node_id, event.pid, event.payload)
+        else:
+            message = self._event(event)
+        self.server.send(effect.connection, wire.TABLE.encode(message))
+        if isinstance(event, local.Refused) and event.request == 0:
+            self._attached.pop(effect.connection, None)
+            self.server.drop(effect.connection)
+
+    def _event(self, event: local.Event) -> object:
+        match event:
+            case local.Attached(history, index, resumed):
+                return wire.Attached(
+                    self._node.me,
+                    history,
+                    index,
+                    resumed,
+                    WINDOW_MESSAGES,
+                    WINDOW_BYTES,
+                    wire.VERSION,
+                )
+            case local.Refused(request, refusal, rule):
+                return wire.Refused(request, Status(refusal), rule)
+            case local.Done(request):
+                return wire.Done(request)
+            case local.Accepted(request):
+                return wire.Accepted(request)
+            case local.View():
+                return _view(event)
+            case local.RingChanged(ring, nodes):
+                return wire.RingChanged(wire.RingId(*ring), nodes)
+            case local.CaughtUp(index):
+                return wire.CaughtUp(index)
+            case local.SnapshotWanted(log_bytes):
+                return wire.SnapshotWanted(log_bytes)
+            case local.Delivered():
+                return wire.Delivered(event.index, event.node_id, event.pid, event.payload)
+
+    def drop(self, effect: local.Drop) -> None:
+        """Close a connection whose place somebody else has taken."""
+        self._attached.pop(effect.connection, None)
+        self._refuse(effect.connection, Status.ERR_BUSY, effect.rule)
+
+
+def _members(members: tuple[local.Member, ...]) -> tuple[wire.Member, ...]:
+    return tuple(wire.Member(*m) for m in members)
+
+
+def _changes(changes: tuple[local.Change, ...]) -> tuple[wire.Change, ...]:
+    return tuple(wire.Change(wire.Member(*c.member), wire.Reason(c.reason)) for c in changes)
+
+
+def _view(event: local.View) -> wire.View:
+    return wire.View(
+        event.index,
+        event.group,
+        wire.RingId(*event.ring),
+        event.number,
+        _members(event.members),
+        _changes(event.left),
+        _changes(event.joined),
+    )
