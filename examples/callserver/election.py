@@ -16,5 +16,4 @@ GROUP: Final = b"callserver"
 
 def active_member(change: ConfigurationChange) -> tuple[int, int] | None:
     """Return (node_id, pid) of the active component after a membership change."""
-    oldest = min(change.members, key=lambda member: member.age, default=None)
-    return None if oldest is None else (oldest.node_id, oldest.pid)
+    return None if change.oldest is None else (change.oldest.node_id, change.oldest.pid)

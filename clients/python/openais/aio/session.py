@@ -1,0 +1,96 @@
+"""A session with one service, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from openais.session import (
+    CALL_TIMEOUT_NS,
+    OPEN_TIMEOUT_NS,
+    REPLY_GRACE_NS,
+    Session,
+)
+from openais.wire.codec import Table
+from openais.wire.status import ONE_SECOND_NS, Status
+
+
+class AsyncSession:
+    """Wraps a `Session`; belongs to the running loop.
+
+    Args:
+        service: its name.
+        table: its protocol.
+        run_dir: of the node.
+        notified: called in the loop with each notification.
+        gone: called in the loop when the session is lost for good.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        table: Table,
+        *,
+        run_dir: Path | str | None = None,
+        notified: Callable[[Any], None] | None = None,
+        gone: Callable[[], None] | None = None,
+    ) -> None:
+        self._loop: Final = asyncio.get_running_loop()
+        self.session: Final = Session(
+            service,
+            table,
+            run_dir=run_dir,
+            notified=(lambda message: self._post(notified, message)) if notified else None,
+            gone=(lambda: self._post(gone)) if gone else None,
+        )
+
+    def _post(self, function: Callable[..., object], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    @property
+    def node_id(self) -> int:
+        """Node id of the local node."""
+        return self.session.node_id
+
+    async def open(self, timeout_ns: int = OPEN_TIMEOUT_NS) -> None:
+        """Wait until the service has opened the session; see `Session.open`."""
+        opened = asyncio.Event()
+        self.session.begin(lambda: self._post(opened.set))
+        try:
+            await asyncio.wait_for(opened.wait(), timeout_ns / ONE_SECOND_NS)
+        except TimeoutError:
+            self.session.close()
+            raise self.session.unreachable() from None
+        self.session.check("open")
+
+    async def call(
+        self, call: str, message: object, *, flags: int = 0, timeout_ns: int = CALL_TIMEOUT_NS
+    ) -> Any:
+        """Do one request; see `Session.call`."""
+        future: asyncio.Future[tuple[Status, bytes]] = self._loop.create_future()
+
+        def done(status: Status, body: bytes) -> None:
+            self._post(_set, future, (status, body))
+
+        number = self.session.submit(call, message, flags, timeout_ns, done)
+        try:
+            seconds = (timeout_ns + REPLY_GRACE_NS) / ONE_SECOND_NS
+            answer = await asyncio.wait_for(future, seconds)
+        except TimeoutError:
+            raise self.session.late(call, number) from None
+        except asyncio.CancelledError:
+            self.session.abandon(number)
+            raise
+        return self.session.result(call, *answer)
+
+    def close(self) -> None:
+        """Close the session; may be repeated."""
+        self.session.close()
+
+
+def _set(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)

@@ -1,0 +1,460 @@
+"""A connection to totemd's process groups: what `openais.cpg` and `openais.aio.cpg` share.
+
+Knows the port protocol and bundles; calls back with events in the background thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from openais import errors
+from openais.errors import AisError
+from openais.link import Link
+from openais.node import paths
+from openais.wire import port as wire
+from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
+from openais.wire.port import Guarantee, Reason, RingId
+from openais.wire.status import Status
+
+MESSAGE_SIZE_MAX: Final = (1 << 20) - 1024  # bytes of one message (cpg_max_atomic_msgsize_get)
+QUEUED_MESSAGES_MAX: Final = 4096  # that wait in this process for totemd's window
+QUEUED_BYTES_MAX: Final = 8 << 20
+BUNDLE_SIZE_MAX: Final = MESSAGE_SIZE_MAX
+BUNDLE_ITEM_OVERHEAD: Final = 5  # bytes a message costs in its bundle
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """One member of a group (cpg_address)."""
+
+    node_id: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One member that left or joined, and why."""
+
+    address: Address
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message of a member, in the total order."""
+
+    group: str
+    sender: Address
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationChange:
+    """The membership of the group changed, in the total order with its messages."""
+
+    group: str
+    members: tuple[Address, ...]  # after the change, by node and pid
+    left: tuple[Change, ...]
+    joined: tuple[Change, ...]
+    oldest: Address | None  # the member that joined first; None: no members
+
+
+@dataclass(frozen=True, slots=True)
+class RingChange:
+    """A new ring is installed (cpg_totem_confchg)."""
+
+    ring: RingId
+    nodes: tuple[int, ...]
+
+
+Event: TypeAlias = Delivery | ConfigurationChange | RingChange
+
+
+class Membership(Enum):
+    """Where this connection is in the life of its membership."""
+
+    NONE = "none"
+    JOINING = "joining"
+    JOINED = "joined"
+    LEAVING = "leaving"
+
+
+def encode_name(group: str | bytes) -> bytes:
+    """Return the bytes of a group's name."""
+    return group.encode() if isinstance(group, str) else group
+
+
+def decode_name(name: bytes) -> str:
+    """Return a group's name as text; bytes that are no text are escaped."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+Done = Callable[[Status, Any, str], None]
+
+
+class GroupConnection:
+    """One connection; any thread.
+
+    Args:
+        run_dir: of the node.
+        event: called in the background thread with each event.
+        lost: called in the background thread when totemd is gone and ``rejoin`` is off.
+        rejoin: after a loss, attach and join again; the membership is a fresh one.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path | str | None,
+        event: Callable[[Event, int], None],
+        lost: Callable[[], None],
+        *,
+        rejoin: bool,
+    ) -> None:
+        self.node_id = 0
+        self.ring: RingChange | None = None
+        self._event: Final = event
+        self._lost: Final = lost
+        self._rejoin: Final = rejoin
+        self._lock: Final = threading.Lock()
+        self._attached: Final = threading.Event()
+        self._changed: Final = threading.Condition(self._lock)
+        self._closed = False
+        self._failure: tuple[Status, str] | None = None
+        self._was_attached = False
+        self._membership = Membership.NONE
+        self._group = b""
+        self._request = 0
+        self._waiting: Final[dict[int, Done]] = {}
+        self._controls: list[bytes] = []
+        self._messages: Final[deque[tuple[Guarantee, bytes]]] = deque()
+        self._messages_bytes = 0
+        self._in_flight: Final[deque[tuple[int, int]]] = deque()  # (request, bytes)
+        self._in_flight_bytes = 0
+        self._window = (1, 1)
+        self._path: Final = paths.socket_path(paths.run_dir(run_dir), wire.SOCKET_NAME)
+        self.link: Final = Link(self._path, self)
+        self._opened: Callable[[], None] | None = None
+
+    def begin(self, opened: Callable[[], None] | None = None) -> None:
+        """Begin to connect; ``opened`` is called in the background thread at the outcome."""
+        self._opened = opened
+        self.link.open()
+
+    def wait_open(self, seconds: float) -> None:
+        """Wait until attached.
+
+        Raises:
+            AisError: ERR_TRY_AGAIN, totemd does not answer; ERR_ACCESS; ERR_VERSION.
+        """
+        if not self._attached.wait(seconds):
+            self.close()
+            raise self.unreachable()
+        self.check("cpg.open")
+
+    def unreachable(self) -> AisError:
+        """Return the error for a totemd that does not answer."""
+        return errors.TryAgainError(
+            "cpg.open", f"totemd at {self._path} does not answer; is the node started?"
+        )
+
+    def check(self, call: str) -> None:
+        """Raise if the connection cannot be used."""
+        self.link.check_process(call)
+        if self._closed:
+            raise errors.BadHandleError(call, "closed")
+        if self._failure is not None:
+            status, reason = self._failure
+            raise errors.error(status, call, reason, definite=False)
+
+    # Requests
+
+    def ask(self, call: str, make: Callable[[int], Any], done: Done) -> int:
+        """Send one request that totemd answers; return its number, for `forget`."""
+        self.check(call)
+        with self._lock:
+            self._request += 1
+            request = self._request
+            self._waiting[request] = done
+            self._controls.append(wire.TABLE.encode(make(request)))
+        self.link.wake()
+        return request
+
+    def forget(self, request: int) -> None:
+        """Stop waiting for an answer."""
+        with self._lock:
+            self._waiting.pop(request, None)
+
+    def request(self, call: str, make: Callable[[int], Any], seconds: float) -> Any:
+        """Send one request and wait for the answer.
+
+        Raises:
+            AisError: by the answer's status; ERR_TIMEOUT.
+        """
+        answer: list[tuple[Status, Any, str]] = []
+        wait = threading.Event()
+
+        def done(status: Status, message: Any, reason: str) -> None:
+            answer.append((status, message, reason))
+            wait.set()
+
+        number = self.ask(call, make, done)
+        if not wait.wait(seconds):
+            self.forget(number)
+            raise errors.AisTimeoutError(call, f"{self._path} did not answer", definite=False)
+        return result(call, *answer[0])
+
+    def joining(self, name: bytes) -> None:
+        """Learn that a join was sent: members may multicast from now on."""
+        with self._lock:
+            if self._membership is Membership.NONE:
+                self._membership, self._group = Membership.JOINING, name
+
+    def not_joining(self) -> None:
+        """Learn that the join was refused."""
+        with self._lock:
+            if self._membership is Membership.JOINING:
+                self._membership = Membership.NONE
+
+    def wait_membership(self, wanted: Membership, seconds: float) -> bool:
+        """Wait until the membership is as wanted."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._membership is wanted or self._closed or self._failure is not None,
+                seconds,
+            )
+
+    @property
+    def membership(self) -> Membership:
+        """Where this connection is in the life of its membership."""
+        return self._membership
+
+    @property
+    def full(self) -> bool:
+        """True: a multicast of maximum size would be refused (cpg_flow_control_state_get)."""
+        return (
+            len(self._messages) >= QUEUED_MESSAGES_MAX
+            or self._messages_bytes + MESSAGE_SIZE_MAX > QUEUED_BYTES_MAX
+        )
+
+    def multicast(self, guarantee: Guarantee, payload: bytes) -> None:
+        """Queue a message to the group.
+
+        Raises:
+            AisError: ERR_NOT_EXIST, in no group; ERR_TRY_AGAIN, the queue is full; ERR_TOO_BIG.
+        """
+        call = "cpg.mcast"
+        self.check(call)
+        if len(payload) > MESSAGE_SIZE_MAX:
+            raise errors.TooBigError(call, f"{len(payload)} bytes, limit {MESSAGE_SIZE_MAX}")
+        with self._lock:
+            if self._membership not in (Membership.JOINING, Membership.JOINED):
+                raise errors.NotExistError(call, "in no group; join one first")
+            full = self._messages_bytes + len(payload) > QUEUED_BYTES_MAX
+            if full or len(self._messages) >= QUEUED_MESSAGES_MAX:
+                raise errors.TryAgainError(call, "the queue of messages to send is full")
+            self._messages.append((guarantee, payload))
+            self._messages_bytes += len(payload)
+        self.link.wake()
+
+    def wait_room(self, seconds: float) -> bool:
+        """Wait until the queue has room again."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.full or self._closed, seconds)
+
+    def close(self) -> None:
+        """Leave and close; may be repeated."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._controls.append(wire.TABLE.encode(wire.Detach()))
+            self._changed.notify_all()
+        self.link.close()
+        self._fail(Status.ERR_BAD_HANDLE, "closed")
+
+    # What the link asks, in the background thread
+
+    def connected(self) -> None:
+        """Attach, and join again what was joined."""
+        with self._lock:
+            if self._closed or self._failure is not None:
+                return
+            kind = wire.Kind.PROCESS
+            attach = wire.Attach(wire.VERSION, wire.VERSION_MIN, kind)
+            self._controls.insert(0, wire.TABLE.encode(attach))
+            if self._was_attached and self._group:
+                self._request += 1
+                join = wire.Join(self._request, self._group)
+                self._controls.insert(1, wire.TABLE.encode(join))
+                self._membership = Membership.JOINING
+
+    def outgoing(self) -> list[bytes]:
+        """Hand over requests, then messages as far as totemd's window goes."""
+        with self._lock:
+            out = self._controls
+            self._controls = []
+            while self._messages and self._has_window():
+                out.append(self._next_multicast())
+            if not self.full:
+                self._changed.notify_all()
+            return out
+
+    def _has_window(self) -> bool:
+        messages, size = self._window
+        if not self._attached.is_set() or len(self._in_flight) >= messages:
+            return False
+        return not self._in_flight or self._in_flight_bytes + BUNDLE_SIZE_MAX <= size
+
+    def _next_multicast(self) -> bytes:
+        guarantee, payload = self._messages.popleft()
+        bundle = [payload]
+        size = len(payload)
+        while self._messages and self._messages[0][0] is guarantee:
+            more = len(self._messages[0][1]) + BUNDLE_ITEM_OVERHEAD
+            if size + more > BUNDLE_SIZE_MAX:
+                break
+            bundle.append(self._messages.popleft()[1])
+            size += more
+        self._messages_bytes -= sum(map(len, bundle))
+        data = pack_bundle(bundle)
+        self._request += 1
+        self._in_flight.append((self._request, len(data)))
+        self._in_flight_bytes += len(data)
+        return wire.TABLE.encode(wire.Multicast(self._request, guarantee, data))
+
+    def received(self, messages: list[bytes]) -> None:
+        """Take messages of totemd."""
+        for data in messages:
+            try:
+                message = wire.TABLE.decode(data)
+            except DecodeError:
+                continue  # a newer totemd may say what we need not understand
+            self._message(message)
+
+    def _message(self, message: Any) -> None:
+        match message:
+            case wire.Delivered(_, node_id, pid, payload):
+                self._deliver(node_id, pid, payload)
+            case wire.Accepted(request):
+                self._accepted(request)
+            case wire.View():
+                self._view(message)
+            case wire.RingChanged(ring, nodes):
+                self.ring = RingChange(ring, nodes)
+                self._event(self.ring, 0)
+            case wire.Done(request) | wire.Members(request) | wire.Groups(request):
+                self._answer(request, Status.OK, message, "")
+            case wire.Attached():
+                self._attach(message)
+            case wire.Refused(request, status, reason):
+                self._refused(request, status, reason)
+            case _:
+                pass  # for seats
+
+    def _deliver(self, node_id: int, pid: int, payload: bytes) -> None:
+        sender = Address(node_id, pid)
+        try:
+            bundle = unpack_bundle(payload)
+        except DecodeError:
+            return  # sent by something that is not this library
+        group = decode_name(self._group)
+        for one in bundle:
+            self._event(Delivery(group, sender, one), len(one))
+
+    def _attach(self, message: wire.Attached) -> None:
+        with self._lock:
+            self.node_id = message.node_id
+            self._window = (message.window_messages, message.window_bytes)
+            self._was_attached = True
+        self._outcome()
+
+    def _outcome(self) -> None:
+        if not self._attached.is_set():
+            self._attached.set()
+            if self._opened is not None:
+                self._opened()
+
+    def _accepted(self, request: int) -> None:
+        with self._lock:
+            while self._in_flight and self._in_flight[0][0] <= request:
+                self._in_flight_bytes -= self._in_flight.popleft()[1]
+
+    def _refused(self, request: int, status: Status, reason: str) -> None:
+        if request == 0:
+            with self._changed:
+                self._failure = (status, reason)
+                self._changed.notify_all()
+            self._outcome()
+            self._fail(status, reason)
+            self._lost()
+            return
+        self._accepted(request)
+        self._answer(request, status, None, reason)
+
+    def _answer(self, request: int, status: Status, message: Any, reason: str) -> None:
+        with self._lock:
+            done = self._waiting.pop(request, None)
+        if done is not None:
+            done(status, message, reason)
+
+    def _view(self, view: wire.View) -> None:
+        me = (self.node_id, os.getpid())
+        joined = any((c.member.node_id, c.member.pid) == me for c in view.joined)
+        left = any((c.member.node_id, c.member.pid) == me for c in view.left)
+        with self._changed:
+            if joined and self._membership is Membership.JOINING:
+                self._membership = Membership.JOINED
+            elif left:
+                self._membership, self._group = Membership.NONE, b""
+            self._changed.notify_all()
+        oldest = min(view.members, key=lambda m: (m.age, m.node_id, m.pid), default=None)
+        self._event(
+            ConfigurationChange(
+                decode_name(view.group),
+                tuple(Address(m.node_id, m.pid) for m in view.members),
+                _changes(view.left),
+                _changes(view.joined),
+                Address(oldest.node_id, oldest.pid) if oldest else None,
+            ),
+            0,
+        )
+
+    def lost(self) -> None:
+        """The totemd of this connection is gone; what was on the way may be lost."""
+        with self._changed:
+            self._in_flight.clear()
+            self._in_flight_bytes = 0
+            self._controls = []
+            was_attached, self._window = self._was_attached, (1, 1)
+            if was_attached and not self._rejoin:
+                self._failure = (Status.ERR_LIBRARY, "totemd is gone")
+            self._changed.notify_all()
+        if was_attached:
+            self._fail(Status.ERR_LIBRARY, "totemd is gone")
+            if not self._rejoin:
+                self._lost()
+
+    def _fail(self, status: Status, reason: str) -> None:
+        with self._lock:
+            waiting = list(self._waiting.values())
+            self._waiting.clear()
+        for done in waiting:
+            done(status, None, reason)
+
+
+def result(call: str, status: Status, message: Any, reason: str) -> Any:
+    """Return the answer of totemd, or raise by its status."""
+    if status is not Status.OK:
+        raise errors.error(status, call, reason, definite=status is not Status.ERR_LIBRARY)
+    return message
+
+
+def _changes(changes: tuple[wire.Change, ...]) -> tuple[Change, ...]:
+    return tuple(Change(Address(c.member.node_id, c.member.pid), c.reason) for c in changes)

@@ -1,0 +1,316 @@
+"""A session with one service: numbered requests, answers, notifications.
+
+The session outlives the service process: after a reconnect it is taken up by its id and every
+unanswered request is sent again, in order; the service applies each at most once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from openais import errors
+from openais.errors import AisError
+from openais.link import Link
+from openais.node import paths
+from openais.wire import session as wire
+from openais.wire.codec import DecodeError, Table
+from openais.wire.status import ONE_MILLISECOND_NS, ONE_SECOND_NS, Status
+
+OPEN_TIMEOUT_NS: Final = 10 * ONE_SECOND_NS
+CALL_TIMEOUT_NS: Final = 10 * ONE_SECOND_NS
+TIMEOUT_MAX_MS: Final = 24 * 3600 * 1000
+REPLY_GRACE_NS: Final = ONE_SECOND_NS  # the service answers in time; this is for the way back
+
+Done = Callable[[Status, bytes], None]
+
+
+class _State(Enum):
+    OPENING = "opening"
+    OPEN = "open"
+    GONE = "gone"
+    CLOSED = "closed"
+
+
+@dataclass(slots=True)
+class _Pending:
+    data: bytes
+    done: Done
+    sent: bool = False  # at least once, to a service that may have seen it
+
+
+class Session:
+    """One session. Methods may be called from any thread.
+
+    Args:
+        service: its name, like ``ckpt``.
+        table: its protocol.
+        run_dir: of the node; None: environment, else the default.
+        notified: called in the background thread with each notification.
+        gone: called in the background thread when the session is lost for good.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        table: Table,
+        *,
+        run_dir: Path | str | None = None,
+        notified: Callable[[Any], None] | None = None,
+        gone: Callable[[], None] | None = None,
+    ) -> None:
+        self.service: Final = service
+        self.node_id = 0  # known when open
+        self._table: Final = table
+        self._id: Final = os.urandom(wire.SESSION_ID_SIZE)
+        self._notified: Final = notified
+        self._gone_callback: Final = gone
+        self._lock: Final = threading.Lock()
+        self._opened: Final = threading.Event()
+        self._state = _State.OPENING
+        self._reason = ""
+        self._gone_status = Status.ERR_LIBRARY
+        self._number = 0
+        self._acknowledged = 0
+        self._answered: Final[set[int]] = set()
+        self._pending: Final[dict[int, _Pending]] = {}
+        self._outbox: list[bytes] = []
+        self._resume = False
+        self._serial = 0
+        self._opened_callback: Callable[[], None] | None = None
+        directory = paths.run_dir(run_dir)
+        self._path: Final = paths.socket_path(directory, f"{service}.sock")
+        self._link: Final = Link(self._path, self)
+
+    # Calls
+
+    def open(self, timeout_ns: int = OPEN_TIMEOUT_NS) -> None:
+        """Wait until the service has opened the session.
+
+        Raises:
+            AisError: ERR_TRY_AGAIN, the service does not answer; ERR_ACCESS; ERR_VERSION.
+        """
+        self.begin()
+        if not self._opened.wait(timeout_ns / ONE_SECOND_NS):
+            self.close()
+            raise self.unreachable()
+        self.check("open")
+
+    def begin(self, opened: Callable[[], None] | None = None) -> None:
+        """Begin to open; ``opened`` is called in the background thread at the outcome."""
+        self._opened_callback = opened
+        self._link.open()
+
+    def unreachable(self) -> AisError:
+        """Return the error for a service that does not answer."""
+        why = "the socket does not exist" if not self._path.exists() else "no answer"
+        return errors.error(
+            Status.ERR_TRY_AGAIN,
+            f"{self.service}.open",
+            f"service {self.service} at {self._path}: {why}; is the node started? "
+            "See: openais cluster status",
+        )
+
+    def check(self, call: str) -> None:
+        """Raise if the session cannot be used."""
+        name = f"{self.service}.{call}"
+        self._link.check_process(name)
+        if self._state is _State.CLOSED:
+            raise errors.BadHandleError(name, "closed")
+        if self._state is _State.GONE:
+            raise errors.error(self._gone_status, name, self._reason, definite=False)
+
+    def submit(self, call: str, message: object, flags: int, timeout_ns: int, done: Done) -> int:
+        """Send one request; ``done`` is called in the background thread with the answer.
+
+        Returns:
+            The number of the request, for `abandon`.
+
+        Raises:
+            AisError: ERR_TRY_AGAIN, too many are outstanding; or the session is unusable.
+        """
+        self.check(call)
+        timeout_ms = min(max(timeout_ns // ONE_MILLISECOND_NS, 1), TIMEOUT_MAX_MS)
+        body = self._table.encode(message)
+        with self._lock:
+            if len(self._pending) >= wire.REQUESTS_OUTSTANDING_MAX:
+                raise errors.TryAgainError(
+                    f"{self.service}.{call}",
+                    f"{wire.REQUESTS_OUTSTANDING_MAX} requests are unanswered",
+                )
+            self._number += 1
+            number = self._number
+            data = wire.TABLE.encode(
+                wire.Request(number, self._acknowledged, timeout_ms, flags, body)
+            )
+            self._pending[number] = _Pending(data, done)
+            self._outbox.append(data)
+        self._link.wake()
+        return number
+
+    def abandon(self, number: int) -> bool:
+        """Stop waiting for an answer; False: the service certainly never saw the request."""
+        with self._lock:
+            pending = self._pending.pop(number, None)
+            self._answered.add(number)
+            return pending is None or pending.sent
+
+    def call(
+        self,
+        call: str,
+        message: object,
+        *,
+        flags: int = 0,
+        timeout_ns: int = CALL_TIMEOUT_NS,
+    ) -> Any:
+        """Do one request; return its result message, or None.
+
+        Raises:
+            AisError: by the status of the answer; ERR_TIMEOUT when none comes.
+        """
+        answer: list[tuple[Status, bytes]] = []
+        wait = threading.Lock()
+        wait.acquire()
+
+        def done(status: Status, body: bytes) -> None:
+            answer.append((status, body))
+            wait.release()
+
+        number = self.submit(call, message, flags, timeout_ns, done)
+        seconds = (min(timeout_ns, TIMEOUT_MAX_MS * ONE_MILLISECOND_NS) + REPLY_GRACE_NS) / 1e9
+        if not wait.acquire(timeout=seconds) and not answer:
+            raise self.late(call, number)
+        return self.result(call, *answer[0])
+
+    def late(self, call: str, number: int) -> AisError:
+        """Give a request up whose time is over; return the error."""
+        seen = self.abandon(number)
+        status = Status.ERR_TIMEOUT if seen else Status.ERR_TRY_AGAIN
+        return errors.error(
+            status, f"{self.service}.{call}", f"no answer from {self._path}", definite=not seen
+        )
+
+    def result(self, call: str, status: Status, body: bytes) -> Any:
+        """Return the result of an answer, or raise by its status."""
+        if status is not Status.OK:
+            reason = body.decode("utf-8", "replace") if body else ""
+            definite = status not in (Status.ERR_TIMEOUT, Status.ERR_LIBRARY)
+            raise errors.error(status, f"{self.service}.{call}", reason, definite=definite)
+        return self._table.decode(body) if body else None
+
+    def close(self) -> None:
+        """Close the session in order; everything it had open is released. May be repeated."""
+        with self._lock:
+            if self._state is _State.CLOSED:
+                return
+            self._state = _State.CLOSED
+            self._outbox.append(wire.TABLE.encode(wire.Bye()))
+        self._link.close()
+        self._fail_all(Status.ERR_BAD_HANDLE)
+
+    # What the link asks, in the background thread
+
+    def connected(self) -> None:
+        """Say who we are, then everything that is unanswered."""
+        with self._lock:
+            if self._state in (_State.CLOSED, _State.GONE):
+                return
+            hello = wire.Hello(wire.VERSION, wire.VERSION_MIN, self._id, self._resume, self._serial)
+            again = [pending.data for pending in self._pending.values()]
+            self._outbox = [wire.TABLE.encode(hello), *again]
+
+    def outgoing(self) -> list[bytes]:
+        """Hand over what is to be sent."""
+        with self._lock:
+            outbox = self._outbox
+            self._outbox = []
+            for pending in reversed(self._pending.values()):
+                if pending.sent:
+                    break
+                pending.sent = self._resume
+            return outbox
+
+    def received(self, messages: list[bytes]) -> None:
+        """Take messages of the service."""
+        for data in messages:
+            try:
+                message = wire.TABLE.decode(data)
+            except DecodeError:
+                continue  # a newer service may say what we need not understand
+            self._message(message)
+
+    def lost(self) -> None:
+        """The service or the connection is gone; a new one follows."""
+
+    def _message(self, message: Any) -> None:
+        match message:
+            case wire.Reply(number, status, body):
+                self._reply(number, status, body)
+            case wire.Notify(serial, body):
+                self._notify(serial, body)
+            case wire.Welcome(node_id):
+                self.node_id = node_id
+                with self._lock:
+                    self._resume = True
+                    for pending in self._pending.values():
+                        pending.sent = True
+                    if self._state is _State.OPENING:
+                        self._state = _State.OPEN
+                self._outcome()
+            case wire.Gone(status, reason):
+                self._gone(status, reason)
+            case _:
+                pass  # what a client says
+
+    def _outcome(self) -> None:
+        if not self._opened.is_set():
+            self._opened.set()
+            if self._opened_callback is not None:
+                self._opened_callback()
+
+    def _reply(self, number: int, status: Status, body: bytes) -> None:
+        with self._lock:
+            pending = self._pending.pop(number, None)
+            self._answered.add(number)
+            while self._acknowledged + 1 in self._answered:
+                self._acknowledged += 1
+                self._answered.discard(self._acknowledged)
+        if pending is not None:
+            pending.done(status, body)
+
+    def _notify(self, serial: int, body: bytes) -> None:
+        if serial <= self._serial:
+            return
+        self._serial = serial
+        with self._lock:
+            self._outbox.append(wire.TABLE.encode(wire.Acknowledge(serial)))
+        try:
+            message = self._table.decode(body)
+        except DecodeError:
+            return  # a newer service may notify what we need not understand
+        if self._notified is not None:
+            self._notified(message)
+
+    def _gone(self, status: Status, reason: str) -> None:
+        with self._lock:
+            if self._state is _State.CLOSED:
+                return
+            self._state = _State.GONE
+            self._gone_status = status
+            self._reason = reason
+        self._outcome()
+        self._fail_all(status)
+        if self._gone_callback is not None:
+            self._gone_callback()
+
+    def _fail_all(self, status: Status) -> None:
+        with self._lock:
+            pending = list(self._pending.values())
+            self._pending.clear()
+        for one in pending:
+            one.done(status, b"")
