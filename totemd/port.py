@@ -48,7 +48,7 @@ class Port:
             for data in messages:
                 if self.server.connected(client):
                     yield self._message(client, data, now_ns)
-        for client in self.server.closed():
+        for client, _ in self.server.closed():
             if self._attached.pop(client, None) is not None:
                 yield self._node.disconnected(local.ConnectionId(client), now_ns)
 

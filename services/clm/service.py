@@ -13,8 +13,10 @@ from openais.node.config import NodeConfig
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from openais.wire import clm as wire
+from services.clm.api import OPERATIONS
 from services.clm.state import Membership, OwnNode
 from services.kit.machine import Context, Effect, NodeId, Report, View
+from services.kit.run import run
 
 NAME: Final = "clm"
 BOOT_FILE: Final = "clm.boot"  # in the run directory: boot id and boot time
@@ -117,3 +119,12 @@ def _kept_timestamp_ns(path: Path, boot_id: str) -> int | None:
     if kept_id != boot_id or not number.isdigit():
         return None
     return int(number)
+
+
+def main() -> int:
+    """Be the membership service of this node; return the exit status."""
+
+    def machine(config: NodeConfig) -> LoggedMembership:
+        return LoggedMembership(own_node(config, boot_timestamp_ns(config.system.run_dir)))
+
+    return run(NAME, machine, OPERATIONS)

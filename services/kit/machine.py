@@ -96,7 +96,9 @@ class Report:
 class Machine(Protocol):
     """A service's state. Methods check everything first and change afterwards."""
 
-    table: Table  # the service's protocol: operations, results, notifications
+    @property
+    def table(self) -> Table:
+        """The service's protocol: operations, results, notifications."""
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         """Apply one ordered operation. Also those that `expired` proposed (caller None)."""

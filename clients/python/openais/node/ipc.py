@@ -115,7 +115,7 @@ class IpcServer:
         self._stale: Final[dict[int, int]] = {}  # descriptor -> disconnects to ignore
         self._pids: Final[dict[int, tuple[int, set[int]]]] = {}  # pid -> (pidfd, clients)
         self._dead: Final[set[int]] = set()
-        self._closed: Final[list[int]] = []
+        self._closed: Final[list[tuple[int, int]]] = []
         self._unsent: Final[set[int]] = set()
         self._serial = 0
         self._more = False
@@ -263,8 +263,8 @@ class IpcServer:
             if client is not None:
                 self._close(client)
 
-    def closed(self) -> list[int]:
-        """Return the clients that are gone; everything they sent has been received before."""
+    def closed(self) -> list[tuple[int, int]]:
+        """Return (client, pid) of those that are gone; all they sent has been received before."""
         if not self._more:
             for pid in list(self._dead):
                 for client in list(self._pids.get(pid, (0, set()))[1]):
@@ -277,7 +277,7 @@ class IpcServer:
     def _close(self, client: _Client) -> None:
         if self._clients.pop(client.id, None) is None:
             return
-        self._closed.append(client.id)
+        self._closed.append((client.id, client.peer.pid))
         self._unsent.discard(client.id)
         self._by_identity.pop(client.identity, None)
         if self._by_descriptor.get(client.descriptor) is client:
@@ -323,7 +323,7 @@ class IpcServer:
         c.dropped = True
         c.waiting.clear()
         c.waiting_bytes = 0
-        self._closed.append(c.id)
+        self._closed.append((c.id, c.peer.pid))
 
     def flush(self) -> None:
         """Send what waits, in bundles; what a client does not take yet stays."""

@@ -1,0 +1,303 @@
+"""The process of a service: one loop over clients, totemd and time.
+
+No decision about operations is made here. One thread, one poller.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from openais import __version__
+from openais.node.config import NodeConfig
+from openais.node.exits import Exit, ExitError
+from openais.node.ipc import Access, IpcServer
+from openais.node.logs import EventLog
+from openais.node.program import main
+from openais.wire import port
+from openais.wire.codec import DecodeError
+from openais.wire.status import ONE_MILLISECOND_NS
+from services.kit.group import Group, Lost
+from services.kit.journal import Journal, Snapshot
+from services.kit.machine import Machine, Operation
+from services.kit.replica import (
+    Effect,
+    FencePassed,
+    Moved,
+    Now,
+    Opened,
+    Rejoin,
+    Replica,
+    Replied,
+    Send,
+    State,
+    Told,
+)
+from services.kit.server import Server
+
+SLEEP_MAX_MS: Final = 1000
+
+_LOG = EventLog(__name__)
+
+Factory = Callable[[NodeConfig], Machine]
+
+
+def run(name: str, factory: Factory, operations: tuple[Operation, ...]) -> int:
+    """Be the process of a service; return its exit status."""
+    return main(name, lambda config: ServiceProcess(name, config, factory, operations).run())
+
+
+class ServiceProcess:
+    """A service on this node."""
+
+    def __init__(
+        self, name: str, config: NodeConfig, factory: Factory, operations: tuple[Operation, ...]
+    ) -> None:
+        self._name: Final = name
+        self._config: Final = config
+        self._factory: Final = factory
+        self._node_id: Final = config.totem.node_id
+        self._journal: Final = Journal(config.system.state_dir, name, self._node_id)
+        self._context: Final = zmq.Context()
+        ipc = IpcServer(
+            self._context,
+            config.system.run_dir,
+            f"{name}.sock",
+            config.ipc.mode,
+            _access(config),
+            config.ipc.clients_max,
+        )
+        self._group: Final = Group(self._context, config.system.run_dir, name)
+        self._replica = Replica(self._node_id, factory(config))
+        self._history = b""
+        self._snapshot = self._journal.read()
+        self._server: Final = Server(
+            ipc, self._replica, self._group, operations, self.status, config.ipc.clients_max
+        )
+        self._poller: Final = zmq.Poller()
+        self._wall_ns = 0
+        self._attached = False
+        self._again = False
+        self._wake_fd, self._wake_write_fd = socket.socketpair()
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until told to stop; leave a snapshot."""
+        self._signals()
+        self._server.register(self._poller)
+        self._group.register(self._poller)
+        self._poller.register(self._wake_fd.fileno(), zmq.POLLIN)
+        _LOG.info("started", node=self._node_id, version=__version__, pid=os.getpid())
+        self._connect()
+        try:
+            while not self._stopping:
+                self._turn()
+        finally:
+            self._server.ipc.flush()
+            self._make_snapshot()
+            self._group.close()
+            self._server.ipc.close()
+            self._context.destroy(0)
+        _LOG.info("stopped", node=self._node_id)
+
+    def _connect(self) -> None:
+        self._attached = False
+        if self._snapshot is not None:
+            self._group.connect(self._snapshot.history, self._snapshot.index)
+        elif self._history and self._replica.state is not State.JOINING:
+            self._group.connect(self._history, self._replica.index)
+        else:
+            self._group.connect(b"", 0)
+
+    def _now(self) -> Now:
+        self._wall_ns = max(self._wall_ns, time.time_ns())
+        return Now(time.monotonic_ns(), self._wall_ns)
+
+    def _turn(self) -> None:
+        ready = {fd for fd, _ in self._poller.poll(self._timeout_ms()) if isinstance(fd, int)}
+        if self._wake_fd.fileno() in ready:
+            self._wake_fd.recv(64)
+        for message in self._group.receive():
+            self._from_totemd(message)
+        now = self._now()
+        self._server.receive(now, ready)
+        self._perform(self._replica.expire(now))
+        self._server.expire(now)
+        self._server.fence()
+        self._group.flush()
+        self._server.ipc.flush()
+        if self._journal.due:
+            self._make_snapshot()
+
+    def _timeout_ms(self) -> int:
+        if self._group.pending or self._server.ipc.pending:
+            return 1 if self._server.ipc.pending else 0
+        now = self._now()
+        waits = [
+            w for w in (self._replica.wait_ns(now), self._server.wait_ns(now)) if w is not None
+        ]
+        wait_ns = min(waits, default=SLEEP_MAX_MS * ONE_MILLISECOND_NS)
+        return min(SLEEP_MAX_MS, -(-wait_ns // ONE_MILLISECOND_NS))
+
+    # The stream
+
+    def _from_totemd(self, message: object) -> None:
+        now = self._now()
+        match message:
+            case port.Delivered():
+                self._journal.log_bytes += len(message.payload)
+                self._perform(self._replica.delivered(message, now))
+            case port.View():
+                self._perform(self._replica.viewed(message, now))
+            case port.CaughtUp():
+                self._perform(self._replica.caught_up(now))
+                self._resumed(now)
+            case port.Attached():
+                self._attach(message, now)
+            case port.SnapshotWanted():
+                self._make_snapshot()
+            case port.Refused(0, status, reason):
+                raise ExitError(Exit.SERVICE_INITIALIZATION, f"totemd: {status.name} {reason}")
+            case Lost():
+                _LOG.warning("totemd_lost", node=self._node_id)
+                self._connect()
+            case _:
+                pass  # Accepted, which the group has taken
+
+    def _attach(self, attached: port.Attached, now: Now) -> None:
+        """Take up the memory that the stream goes on from, or what is left of it."""
+        self._attached = True
+        snapshot, self._snapshot = self._snapshot, None
+        if attached.resumed and snapshot is not None:
+            try:
+                self._replica.restore(snapshot.state, snapshot.index)
+            except DecodeError as error:
+                _LOG.error("snapshot_unusable", path=str(self._journal.path), rule=str(error))
+                self._renew()
+                return
+            _LOG.info("snapshot_loaded", index=snapshot.index, bytes=len(snapshot.state))
+        self._history = attached.history
+        self._group.forget()
+        self._again = True
+        if attached.resumed:
+            self._replica.replaying = True
+        else:
+            self._perform(self._replica.reattached(now))
+        _LOG.info("attached", resumed=attached.resumed, index=attached.index)
+
+    def _resumed(self, now: Now) -> None:
+        """The replay is over."""
+        if self._replica.state is State.LIVE:
+            self._serve(now)
+
+    def _serve(self, now: Now) -> None:
+        self._server.live(now)
+        if self._again:  # a new connection: what was on the way may be lost
+            self._again = False
+            self._server.send_again()
+
+    def _renew(self) -> None:
+        """Forget everything and join as a new member."""
+        self._replica = Replica(self._node_id, self._factory(self._config))
+        self._server.replica = self._replica
+        self._history = b""
+        self._group.control(port.Detach())
+        self._group.flush()
+        self._group.forget()
+        self._connect()
+
+    # Effects
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Replied(session, number, status, body):
+                    self._server.replied((session, number), status, body)
+                case Send(entry, bulk):
+                    self._group.send(entry, bulk=bulk)
+                case FencePassed(number):
+                    self._server.fence_passed(number, self._now())
+                case Told(session, serial, body):
+                    self._server.told(session, serial, body)
+                case Opened(session):
+                    self._server.opened(session)
+                case Moved(old, new):
+                    self._moved(old, new)
+                case Rejoin(rule):
+                    _LOG.error("joins_anew", rule=rule)
+                    self._renew()
+
+    def _moved(self, old: State, new: State) -> None:
+        view = self._replica.view
+        members = tuple(view.members) if view is not None else ()
+        _LOG.info("state", old=old.value, new=new.value, view=members)
+        if new is State.LIVE and not self._replica.replaying:
+            self._serve(self._now())
+
+    def _make_snapshot(self) -> None:
+        replica = self._replica
+        if not replica.settled or replica.replaying or not self._history:
+            return
+        snapshot = Snapshot(self._history, replica.index, replica.dump())
+        if self._journal.write(snapshot):
+            self._group.control(port.Snapshotted(replica.index))
+            self._group.flush()
+            _LOG.debug("snapshot", index=replica.index, bytes=len(snapshot.state))
+
+    def _signals(self) -> None:
+        self._wake_fd.settimeout(0)
+        self._wake_write_fd.settimeout(0)
+        signal.set_wakeup_fd(self._wake_write_fd.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def status(self) -> dict[str, Any]:
+        """Return the status document; keys in docs/operating.md."""
+        replica = self._replica
+        view = replica.view
+        counters = dataclasses.asdict(replica.stats)
+        counters |= dataclasses.asdict(self._server.stats)
+        counters |= dataclasses.asdict(self._server.ipc.stats)
+        counters |= {
+            "entries_queued": self._group.queued,
+            "snapshots_written": self._journal.written,
+            "snapshots_failed": self._journal.failed,
+            "log_bytes": self._journal.log_bytes,
+        }
+        state = replica.state.value if self._attached else "connecting"
+        return {
+            "process": self._name,
+            "pid": os.getpid(),
+            "version": __version__,
+            "node_id": self._node_id,
+            "state": "replaying" if replica.replaying else state,
+            "history": self._history.hex(),
+            "index": replica.index,
+            "applied": replica.applied,
+            "view": {
+                "ring_seq": view.ring.seq if view else 0,
+                "number": replica.component.number if replica.component else 0,
+                "members": list(view.members) if view else [],
+            },
+            "sessions": len(replica.sessions.open),
+            "digest": replica.digest().hex() if view else "",
+            "counters": counters,
+            "machine": replica.machine.describe(),
+        }
+
+
+def _access(config: NodeConfig) -> Access:
+    return Access(
+        frozenset(i.uid for i in config.identities if i.uid is not None),
+        frozenset(i.gid for i in config.identities if i.gid is not None),
+    )

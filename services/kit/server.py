@@ -1,0 +1,443 @@
+"""The clients of one service on this node: sessions attached, requests held until answered.
+
+Decides when a request is multicast, answered from memory, or given up; the replica decides what
+the answer is.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import zmq
+
+from openais.node.ipc import IpcServer
+from openais.node.logs import EventLog
+from openais.wire import session as wire
+from openais.wire.codec import DecodeError, tag_of
+from openais.wire.port import Guarantee
+from openais.wire.session import RequestFlag
+from openais.wire.status import ONE_MILLISECOND_NS, Status
+from services.kit import entries
+from services.kit.group import Group, Queued
+from services.kit.machine import Caller, Context, NodeId, Operation, Service, SessionId
+from services.kit.replica import Now, Replica
+
+SESSION_GRACE_MS: Final = 5000
+REQUEST_SIZE_MAX: Final = 64 << 20  # bytes of one body
+HELD_MAX: Final = 65_536  # requests of all sessions of this node
+HELLOS_MAX: Final = 4096  # that wait for the replica
+ACKNOWLEDGE_EVERY: Final = 32  # notifications between two ordered acknowledgements
+
+_LOG = EventLog(__name__)
+
+Key = tuple[SessionId, int]
+
+
+@dataclass(slots=True)
+class _Held:
+    """A request without an answer yet."""
+
+    deadline_ns: int
+    entry: entries.Operation | None  # None: a read
+    guarantee: Guarantee
+    request: Any = None  # of a read, decoded
+    queued: Queued | None = None
+
+
+@dataclass(slots=True)
+class _Orphan:
+    """A session whose client is gone, until it returns, its process dies or the grace is over."""
+
+    deadline_ns: int
+    descriptor: int  # pidfd, or -1
+
+
+@dataclass(slots=True)
+class ServerStats:
+    """Counters of the client side."""
+
+    requests: int = 0
+    requests_refused: int = 0
+    requests_repeated: int = 0
+    requests_late: int = 0
+    reads: int = 0
+    fences: int = 0
+    sessions_resumed: int = 0
+    sessions_orphaned: int = 0
+
+
+class Server:
+    """See the module.
+
+    Args:
+        ipc: the bound socket.
+        replica: of the service.
+        group: where entries go.
+        operations: the table of the service, by request class.
+        status: makes the status document.
+        clients_max: sessions of this node.
+    """
+
+    def __init__(
+        self,
+        ipc: IpcServer,
+        replica: Replica,
+        group: Group,
+        operations: tuple[Operation, ...],
+        status: Callable[[], dict[str, Any]],
+        clients_max: int,
+    ) -> None:
+        self.ipc: Final = ipc
+        self.stats: Final = ServerStats()
+        self.replica = replica
+        self._group: Final = group
+        table = replica.machine.table
+        self._services: Final = {table.tag(o.request): o.service for o in operations}
+        self._status: Final = status
+        self._clients_max: Final = clients_max
+        self._sessions: Final[dict[int, SessionId]] = {}  # client -> session
+        self._clients: Final[dict[SessionId, int]] = {}
+        self._hellos: Final[dict[int, wire.Hello]] = {}  # wait for the replica
+        self._orphans: Final[dict[SessionId, _Orphan]] = {}
+        self._held: Final[dict[Key, _Held]] = {}
+        self._deadlines: Final[list[tuple[int, Key]]] = []
+        self._seen: Final[dict[SessionId, int]] = {}  # notifications acknowledged
+        self._reads_next: Final[list[Key]] = []
+        self._reads_fenced: list[Key] = []
+        self._fence = 0
+        self._fence_open = False
+        self._poller: zmq.Poller | None = None
+        self._wall_ns = 0
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Let a poller wake up for clients."""
+        self._poller = poller
+        self.ipc.register(poller)
+
+    # Clients
+
+    def receive(self, now: Now, ready: set[int]) -> None:
+        """Serve what clients sent, and those that are gone."""
+        self.ipc.noticed(ready)
+        for client, messages in self.ipc.receive():
+            for data in messages:
+                if self.ipc.connected(client):
+                    self._message(client, data, now)
+        for client, pid in self.ipc.closed():
+            self._hellos.pop(client, None)
+            session = self._sessions.pop(client, None)
+            if session is not None and self._clients.get(session) == client:
+                del self._clients[session]
+                self._orphan(session, pid, now)
+        for session, orphan in list(self._orphans.items()):
+            if orphan.descriptor in ready or orphan.deadline_ns <= now.ns:
+                self._end(session, now)
+
+    def _message(self, client: int, data: bytes, now: Now) -> None:
+        try:
+            message = wire.TABLE.decode(data)
+        except DecodeError as error:
+            self._gone(client, Status.ERR_INVALID_PARAM, str(error)[:200])
+            return
+        match message:
+            case wire.Request():
+                session = self._sessions.get(client)
+                if session is None:
+                    self._gone(client, Status.ERR_INIT, "the first message must be Hello")
+                else:
+                    self._request(session, message, now)
+            case wire.Acknowledge(serial):
+                self._acknowledged(self._sessions.get(client), serial)
+            case wire.Hello():
+                self._hello(client, message, now)
+            case wire.Bye():
+                session = self._sessions.pop(client, None)
+                self.ipc.drop(client)
+                if session is not None:
+                    self._clients.pop(session, None)
+                    self._end(session, now)
+            case wire.StatusQuery():
+                self._send(client, wire.StatusReport(json.dumps(self._status())))
+            case _:
+                self._gone(client, Status.ERR_INVALID_PARAM, "this is what a service says")
+
+    def _hello(self, client: int, hello: wire.Hello, now: Now) -> None:
+        session = SessionId(hello.session_id)
+        if hello.version_min > wire.VERSION or hello.version < wire.VERSION_MIN:
+            rule = f"this service speaks version {wire.VERSION}"
+            self._gone(client, Status.ERR_VERSION, rule)
+        elif len(session) != wire.SESSION_ID_SIZE:
+            rule = f"a session id has {wire.SESSION_ID_SIZE} bytes"
+            self._gone(client, Status.ERR_INVALID_PARAM, rule)
+        elif client in self._sessions:
+            self._gone(client, Status.ERR_EXIST, "this connection has a session")
+        else:
+            self._attach(client, session, hello, now)
+
+    def _attach(self, client: int, session: SessionId, hello: wire.Hello, now: Now) -> None:
+        record = self.replica.sessions.open.get(session)
+        known = record is not None and record.node_id == self.replica.me
+        if not known and hello.resume and self.replica.serving:
+            self._gone(client, Status.ERR_LIBRARY, "the session was lost")
+            return
+        if not known and not hello.resume and len(self._clients) >= self._clients_max:
+            rule = f"{self._clients_max} sessions are open on this node"
+            self._gone(client, Status.ERR_NO_RESOURCES, rule)
+            return
+        before = self._clients.get(session)
+        if before is not None:  # the client has made a new connection
+            self._sessions.pop(before, None)
+            self.ipc.drop(before)
+        self._adopt(session)
+        self._sessions[client] = session
+        self._clients[session] = client
+        if known:
+            self._welcome(client, session, hello)
+        elif len(self._hellos) < HELLOS_MAX:
+            self._hellos[client] = hello
+            if not hello.resume:
+                self._group.send(entries.SessionOpened(session))
+        else:
+            self._gone(client, Status.ERR_TRY_AGAIN, f"{HELLOS_MAX} sessions wait to be opened")
+        self._wall_ns = now.wall_ns
+
+    def _welcome(self, client: int, session: SessionId, hello: wire.Hello) -> None:
+        self._hellos.pop(client, None)
+        record = self.replica.sessions.open[session]
+        self.stats.sessions_resumed += hello.resume
+        version = min(hello.version, wire.VERSION)
+        self._send(client, wire.Welcome(self.replica.me, hello.resume, version, SESSION_GRACE_MS))
+        for serial, body in record.kept:
+            if serial > hello.notified:
+                self._send(client, wire.Notify(serial, body))
+
+    def opened(self, session: SessionId) -> None:
+        """A session of this node is open on all replicas."""
+        client = self._clients.get(session)
+        if client is not None and client in self._hellos:
+            self._welcome(client, session, self._hellos[client])
+
+    def live(self, now: Now) -> None:
+        """The replica serves again: each session is there, or gone."""
+        for client, hello in list(self._hellos.items()):
+            session = self._sessions[client]
+            if session in self.replica.sessions.open:
+                self._welcome(client, session, hello)
+            elif hello.resume:
+                self._gone(client, Status.ERR_LIBRARY, "the session was lost")
+            else:
+                self._group.send(entries.SessionOpened(session))
+        for session in self.replica.sessions.of_node(self.replica.me):
+            if session not in self._clients and session not in self._orphans:
+                self._orphans[session] = _Orphan(now.ns + SESSION_GRACE_MS * ONE_MILLISECOND_NS, -1)
+        self._drop_lost_sessions()
+
+    def _drop_lost_sessions(self) -> None:
+        for session, client in list(self._clients.items()):
+            if session not in self.replica.sessions.open and client not in self._hellos:
+                self._gone(client, Status.ERR_LIBRARY, "the session was lost")
+
+    def send_again(self) -> None:
+        """Multicast everything unanswered again: the connection to totemd was lost on the way."""
+        for key in sorted(self._held):
+            held = self._held[key]
+            if held.entry is not None:
+                held.queued = self._group.send(held.entry, held.guarantee)
+        if self._fence_open:
+            self._group.send(entries.Fence(self._fence))
+
+    def _orphan(self, session: SessionId, pid: int, now: Now) -> None:
+        """A connection ended without a word: the process died, or will be back."""
+        self.stats.sessions_orphaned += 1
+        orphan = _Orphan(now.ns + SESSION_GRACE_MS * ONE_MILLISECOND_NS, -1)
+        self._orphans[session] = orphan
+        try:
+            orphan.descriptor = os.pidfd_open(pid)
+        except OSError:  # dead already
+            orphan.deadline_ns = now.ns
+            return
+        if self._poller is not None:
+            self._poller.register(orphan.descriptor, zmq.POLLIN)
+
+    def _adopt(self, session: SessionId) -> None:
+        orphan = self._orphans.pop(session, None)
+        if orphan is not None and orphan.descriptor >= 0:
+            if self._poller is not None:
+                self._poller.unregister(orphan.descriptor)
+            os.close(orphan.descriptor)
+
+    def _end(self, session: SessionId, now: Now) -> None:
+        """Close a session on all replicas."""
+        self._adopt(session)
+        self._seen.pop(session, None)
+        for key in [key for key in self._held if key[0] == session]:
+            held = self._held.pop(key)
+            if held.queued is not None:
+                held.queued.cancelled = True
+        self._group.send(entries.SessionClosed(now.wall_ns, session))
+
+    def _gone(self, client: int, status: Status, reason: str) -> None:
+        self._send(client, wire.Gone(status, reason))
+        self._hellos.pop(client, None)
+        session = self._sessions.pop(client, None)
+        if session is not None:
+            self._clients.pop(session, None)
+        self.ipc.drop(client)
+
+    def _send(self, client: int, message: Any) -> None:
+        self.ipc.send(client, wire.TABLE.encode(message))
+
+    # Requests
+
+    def _request(self, session: SessionId, request: wire.Request, now: Now) -> None:
+        self.stats.requests += 1
+        refusal = self._rule(request)
+        key = (session, request.number)
+        if refusal is not None:
+            self.stats.requests_refused += 1
+            self._reply(key, *refusal)
+            return
+        if key in self._held:
+            self.stats.requests_repeated += 1
+            return
+        record = self.replica.sessions.open.get(session)
+        answer = record.answers.get(request.number) if record is not None else None
+        if answer is not None:
+            self.stats.requests_repeated += 1
+            self._reply(key, answer[0], answer[1])
+            return
+        deadline_ns = now.ns + request.timeout_ms * ONE_MILLISECOND_NS
+        if self._services[tag_of(request.body)] is Service.READ:
+            self._read(key, request, deadline_ns, now)
+            return
+        safe = request.flags & RequestFlag.SAFE
+        self._wall_ns = max(self._wall_ns, now.wall_ns)
+        entry = entries.Operation(
+            self._wall_ns, session, request.number, request.acknowledged, request.body
+        )
+        held = _Held(deadline_ns, entry, Guarantee.SAFE if safe else Guarantee.AGREED)
+        held.queued = self._group.send(entry, held.guarantee)
+        self._hold(key, held)
+
+    def _rule(self, request: wire.Request) -> tuple[Status, bytes] | None:
+        if len(request.body) > REQUEST_SIZE_MAX:
+            rule = f"{len(request.body)} bytes in one request, limit {REQUEST_SIZE_MAX}"
+            return Status.ERR_NO_RESOURCES, rule.encode()
+        if request.timeout_ms <= 0 or request.number <= 0:
+            return Status.ERR_INVALID_PARAM, b"timeout and number must be positive"
+        if len(self._held) >= HELD_MAX:
+            return Status.ERR_TRY_AGAIN, b"too many requests wait in this service"
+        try:
+            tag = tag_of(request.body)
+        except DecodeError as error:
+            return Status.ERR_INVALID_PARAM, str(error).encode()
+        if tag not in self._services:
+            return Status.ERR_INVALID_PARAM, f"no operation {tag}".encode()
+        return None
+
+    def _hold(self, key: Key, held: _Held) -> None:
+        self._held[key] = held
+        heapq.heappush(self._deadlines, (held.deadline_ns, key))
+
+    def _read(self, key: Key, request: wire.Request, deadline_ns: int, now: Now) -> None:
+        try:
+            message = self.replica.machine.table.decode(request.body)
+        except DecodeError as error:
+            self._reply(key, Status.ERR_INVALID_PARAM, str(error).encode())
+            return
+        self.stats.reads += 1
+        held = _Held(deadline_ns, None, Guarantee.AGREED, message)
+        if request.flags & RequestFlag.LOCAL and self.replica.serving:
+            self._answer_read(key, held, now)
+            return
+        self._hold(key, held)
+        self._reads_next.append(key)
+
+    def _answer_read(self, key: Key, held: _Held, now: Now) -> None:
+        replica = self.replica
+        assert replica.view is not None
+        caller = Caller(NodeId(replica.me), *key)
+        context = Context(now.wall_ns, NodeId(replica.me), caller, replica.view)
+        answer = replica.machine.read(held.request, context)
+        result = answer.result
+        body = b"" if result is None else replica.machine.table.encode(result)
+        self._reply(key, answer.status, body)
+
+    def fence(self) -> None:
+        """Send one fence for all reads that wait."""
+        if self._reads_next and not self._fence_open and self._group.attached:
+            self._fence += 1
+            self._fence_open = True
+            self.stats.fences += 1
+            self._reads_fenced = self._reads_next[:]
+            self._reads_next.clear()
+            self._group.send(entries.Fence(self._fence))
+
+    def fence_passed(self, number: int, now: Now) -> None:
+        """Answer the reads of a fence."""
+        if number != self._fence or not self._fence_open:
+            return
+        self._fence_open = False
+        for key in self._reads_fenced:
+            held = self._held.pop(key, None)
+            if held is not None:
+                self._answer_read(key, held, now)
+        self._reads_fenced = []
+
+    def replied(self, key: Key, status: Status, body: bytes) -> None:
+        """The replica has the answer of a request."""
+        self._held.pop(key, None)
+        self._reply(key, status, body)
+
+    def _reply(self, key: Key, status: Status, body: bytes) -> None:
+        client = self._clients.get(key[0])
+        if client is not None:
+            self._send(client, wire.Reply(key[1], status, body))
+
+    def told(self, session: SessionId, serial: int, body: bytes) -> None:
+        """The replica notifies a session."""
+        client = self._clients.get(session)
+        if client is not None and client not in self._hellos:
+            self._send(client, wire.Notify(serial, body))
+
+    def _acknowledged(self, session: SessionId | None, serial: int) -> None:
+        if session is None:
+            return
+        record = self.replica.sessions.open.get(session)
+        if record is None or serial > record.serial:
+            return
+        if serial - self._seen.get(session, record.notified) >= ACKNOWLEDGE_EVERY:
+            self._seen[session] = serial
+            self._group.send(entries.Notified(session, serial))
+
+    # Time
+
+    def wait_ns(self, now: Now) -> int | None:
+        """Return in how many ns `expire` wants to be called; None: never."""
+        waits = [orphan.deadline_ns - now.ns for orphan in self._orphans.values()]
+        while self._deadlines and self._deadlines[0][1] not in self._held:
+            heapq.heappop(self._deadlines)
+        if self._deadlines:
+            waits.append(self._deadlines[0][0] - now.ns)
+        return max(0, min(waits)) if waits else None
+
+    def expire(self, now: Now) -> None:
+        """Give up requests whose time is over."""
+        while self._deadlines and self._deadlines[0][0] <= now.ns:
+            _, key = heapq.heappop(self._deadlines)
+            held = self._held.pop(key, None)
+            if held is None:
+                continue
+            self.stats.requests_late += 1
+            unsent = held.queued is None or not held.queued.sent
+            if unsent:
+                if held.queued is not None:
+                    held.queued.cancelled = True
+                self._reply(key, Status.ERR_TRY_AGAIN, b"the cluster did not take it in time")
+            else:
+                self._reply(key, Status.ERR_TIMEOUT, b"no agreement in time; it may come later")
