@@ -43,6 +43,7 @@ from totemd.store import Store
 from totemd.udp import Address, RingSockets
 
 SLEEP_MAX_MS: Final = 1000
+FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
 PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
 DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
@@ -126,6 +127,7 @@ class Daemon:
             config.ipc.mode,
             _access(config),
             CONNECTIONS_MAX,
+            FRAME_SIZE_MAX,
         )
         self._port: Final = Port(server, self.node, self.status)
         self._poller: Final = zmq.Poller()

@@ -16,10 +16,6 @@ import os
 import signal
 from typing import Final
 
-from openais.aio.cpg import Cpg
-from openais.cpg import ConfigurationChange
-from openais.errors import AisError
-
 from examples.callserver.election import GROUP, active_member
 from examples.callserver.ledger import Ledger, UnknownCallError
 from examples.callserver.protocol import (
@@ -31,6 +27,9 @@ from examples.callserver.protocol import (
     decode_request,
     encode_answer,
 )
+from openais.aio.cpg import Cpg
+from openais.cpg import ConfigurationChange
+from openais.errors import AisError
 
 CLIENTS_MAX: Final = 1000  # connections at once
 
@@ -123,7 +122,7 @@ async def run(host: str, port: int) -> None:
 
 
 async def _follow(cpg: Cpg, server: CallServer) -> None:
-    me = (await cpg.local_node(), os.getpid())
+    me = (cpg.local_node, os.getpid())
     async for event in cpg:
         if isinstance(event, ConfigurationChange):
             await server.member_changed(event, me)

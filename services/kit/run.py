@@ -40,7 +40,7 @@ from services.kit.replica import (
     State,
     Told,
 )
-from services.kit.server import Server
+from services.kit.server import REQUEST_SIZE_MAX, Server
 
 SLEEP_MAX_MS: Final = 1000
 
@@ -73,6 +73,7 @@ class ServiceProcess:
             config.ipc.mode,
             _access(config),
             config.ipc.clients_max,
+            2 * REQUEST_SIZE_MAX,
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
         self._replica = Replica(self._node_id, factory(config))

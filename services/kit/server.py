@@ -28,7 +28,7 @@ from services.kit.machine import Caller, Context, NodeId, Operation, Service, Se
 from services.kit.replica import Now, Replica
 
 SESSION_GRACE_MS: Final = 5000
-REQUEST_SIZE_MAX: Final = 64 << 20  # bytes of one body
+REQUEST_SIZE_MAX: Final = (64 << 20) + 4096  # bytes of one body: the largest data and more
 HELD_MAX: Final = 65_536  # requests of all sessions of this node
 HELLOS_MAX: Final = 4096  # that wait for the replica
 ACKNOWLEDGE_EVERY: Final = 32  # notifications between two ordered acknowledgements

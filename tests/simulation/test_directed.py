@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.checkers import check_all
-from tests.sim.cluster import GROUP, Cluster, payloads
-from tests.sim.network import MS, Faults
+from tests.sim.cluster import GROUP, PAYLOAD_SIZE_MAX, Cluster, payloads
+from tests.sim.network import MS, US, Faults
 from totemd.protocol.local import Reason, View
 
 
@@ -122,3 +122,16 @@ def test_the_group_of_a_restarted_node_is_told_apart_from_the_new_one() -> None:
     cluster.run(50 * MS)
     reasons = [c.reason for v in views(cluster, 1, watcher) for c in (*v.left, *v.joined)]
     assert reasons == [Reason.JOIN, Reason.JOIN, Reason.NODEDOWN, Reason.JOIN]
+
+
+def test_a_single_sender_is_not_slowed_down_by_an_idle_ring() -> None:
+    cluster = Cluster(3, faults=Faults(delay_min_ns=100 * US, delay_max_ns=100 * US))
+    cluster.wait(cluster.one_ring, 1_000 * MS)
+    connection = cluster.attach(1)
+    cluster.run(1_000 * MS)
+    cluster.multicast(1, connection, bytes(1 << 20))
+    frames = (1 << 20) // PAYLOAD_SIZE_MAX
+    visits = frames // cluster.parameters.max_messages
+    stream = cluster.running[1].life.streams[connection]
+    took_ns = cluster.wait(lambda: len(payloads(stream)) == 1, 1_000 * MS)
+    assert took_ns < 2 * visits * 3 * cluster.wire.faults.delay_max_ns

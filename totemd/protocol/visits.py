@@ -113,6 +113,8 @@ class Visits(Core):
         self._count_idle(token)
         requests, again = self._answer_requests(store, token)
         fresh = self._originate(store, token, again)
+        if fresh:
+            self.idle = 0  # a lone sender sees its own sequence number come back unchanged
         self._account(token, again + fresh)
         self._lower_or_raise_aru(store, token)
         token.requests = self._request_missing(store, token, requests)

@@ -14,6 +14,7 @@ class AisError(Exception):
         status: the number of SaAisErrorT.
         call: the function that failed, like ``ckpt.open``.
         definite: False: the operation may have happened all the same.
+        detail: what the service says more, a message of its protocol, or None.
     """
 
     status: ClassVar[Status] = Status.ERR_LIBRARY
@@ -24,6 +25,7 @@ class AisError(Exception):
         self.call = call
         self.reason = reason
         self.definite = definite
+        self.detail: object = None
 
 
 class LibraryError(AisError):

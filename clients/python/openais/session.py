@@ -198,10 +198,22 @@ class Session:
     def result(self, call: str, status: Status, body: bytes) -> Any:
         """Return the result of an answer, or raise by its status."""
         if status is not Status.OK:
-            reason = body.decode("utf-8", "replace") if body else ""
-            definite = status not in (Status.ERR_TIMEOUT, Status.ERR_LIBRARY)
-            raise errors.error(status, f"{self.service}.{call}", reason, definite=definite)
+            raise self._failure(call, status, body)
         return self._table.decode(body) if body else None
+
+    def _failure(self, call: str, status: Status, body: bytes) -> AisError:
+        detail: object = None
+        reason = ""
+        if body:
+            try:
+                detail = self._table.decode(body)
+                reason = str(detail)
+            except DecodeError:  # text of the kit
+                reason = body.decode("utf-8", "replace")
+        definite = status not in (Status.ERR_TIMEOUT, Status.ERR_LIBRARY)
+        failure = errors.error(status, f"{self.service}.{call}", reason, definite=definite)
+        failure.detail = detail
+        return failure
 
     def close(self) -> None:
         """Close the session in order; everything it had open is released. May be repeated."""

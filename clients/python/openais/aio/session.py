@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from openais.errors import AisError
 from openais.session import (
     CALL_TIMEOUT_NS,
     OPEN_TIMEOUT_NS,
@@ -85,6 +86,13 @@ class AsyncSession:
             self.session.abandon(number)
             raise
         return self.session.result(call, *answer)
+
+    def forget(self, call: str, message: object) -> None:
+        """Do one request whose answer nobody waits for."""
+        try:
+            self.session.submit(call, message, 0, CALL_TIMEOUT_NS, lambda _status, _body: None)
+        except AisError:
+            return  # the session is gone, and what it had open with it
 
     def close(self) -> None:
         """Close the session; may be repeated."""

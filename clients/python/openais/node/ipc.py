@@ -21,7 +21,6 @@ from openais.node.logs import EventLog
 from openais.node.paths import SocketPathError, socket_path
 from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
 
-FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle; larger ones end the connection
 RECEIVE_BUDGET: Final = 256  # bundles per wake-up
 SEND_QUEUE_BUNDLES: Final = 64  # handed to ZeroMQ per client; the rest waits here
 UNSENT_BYTES_MAX: Final = 64 << 20  # per client that does not read; more ends the connection
@@ -92,6 +91,7 @@ class IpcServer:
         mode: permissions of the socket.
         access: who may connect.
         clients_max: connections at a time.
+        frame_size_max: bytes of one bundle; a larger one ends the connection.
 
     Raises:
         ExitError: status 20, the socket cannot be bound.
@@ -105,6 +105,7 @@ class IpcServer:
         mode: int,
         access: Access,
         clients_max: int,
+        frame_size_max: int,
     ) -> None:
         self.stats: Final = IpcStats()
         self.access: Final = access
@@ -121,14 +122,14 @@ class IpcServer:
         self._more = False
         self._socket = context.socket(zmq.ROUTER)
         self._monitor = self._socket.get_monitor_socket(MONITOR_EVENTS)
-        self._bind(run_dir, name, mode)
+        self._bind(run_dir, name, mode, frame_size_max)
         self._poller: zmq.Poller | None = None
 
-    def _bind(self, run_dir: Path, name: str, mode: int) -> None:
+    def _bind(self, run_dir: Path, name: str, mode: int, frame_size_max: int) -> None:
         socket = self._socket
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_SIZE_MAX)
+        socket.setsockopt(zmq.MAXMSGSIZE, frame_size_max)
         socket.setsockopt(zmq.SNDHWM, SEND_QUEUE_BUNDLES)
         socket.setsockopt(zmq.RCVHWM, SEND_QUEUE_BUNDLES)
         try:

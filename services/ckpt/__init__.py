@@ -1,0 +1,1 @@
+"""The checkpoint service: replicated memory (SAI-AIS-CKPT)."""

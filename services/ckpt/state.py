@@ -1,0 +1,428 @@
+"""The replicated state of the checkpoint service: all checkpoints, by name and by open. Pure."""
+
+from __future__ import annotations
+
+import heapq
+import struct
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from openais.wire import ckpt as wire
+from openais.wire.ckpt import Level, OpenFlags
+from openais.wire.codec import DecodeError, pack_state, unpack_state
+from openais.wire.status import TIME_END, Status
+from services.ckpt import checkpoint
+from services.ckpt.checkpoint import Checkpoint, Opening, OpenKey, RefusalError
+from services.kit.machine import (
+    Answer,
+    Caller,
+    Context,
+    Effect,
+    NodeId,
+    Report,
+    SessionId,
+    View,
+)
+
+UID: Final = struct.Struct(">QIQ")  # ring sequence, creator node, counter
+KNOWN_FLAGS: Final = OpenFlags.READ | OpenFlags.WRITE | OpenFlags.CREATE
+EXPIRED_MAX: Final = 256  # operations proposed at a time
+
+OfHandle: TypeAlias = (
+    wire.RetentionDurationSet
+    | wire.ActiveReplicaSet
+    | wire.SectionCreate
+    | wire.SectionDelete
+    | wire.SectionExpirationTimeSet
+    | wire.Write
+    | wire.SectionOverwrite
+    | wire.Synchronize
+)
+ReadOfHandle: TypeAlias = wire.StatusGet | wire.Read | wire.SectionsGet | wire.SectionGet
+
+
+class Checkpoints:
+    """All checkpoints of the cluster. See `services.kit.machine.Machine`."""
+
+    table: Final = wire.TABLE
+
+    def __init__(self) -> None:
+        self._counter = 0
+        self._checkpoints: dict[bytes, Checkpoint] = {}  # by uid
+        self._names: dict[bytes, Checkpoint] = {}  # the linked ones
+        self._opens: dict[SessionId, dict[int, Checkpoint]] = {}
+        self._timers: list[tuple[int, bytes, bytes | None]] = []  # heap; None: retention
+
+    # Operations
+
+    def apply(self, operation: Any, context: Context) -> list[Effect]:
+        """Apply one ordered operation."""
+        match operation:
+            case wire.CheckpointExpire():
+                self._checkpoint_expire(operation)
+                return []
+            case wire.SectionExpire():
+                self._section_expire(operation)
+                return []
+            case _:
+                caller = context.caller
+                assert caller is not None, "all others come from a client"
+                try:
+                    return [Answer(caller, Status.OK, self._serve(operation, caller, context))]
+                except RefusalError as refusal:
+                    index = refusal.index
+                    detail = None if index is None else wire.Erroneous(index)
+                    return [Answer(caller, refusal.status, detail)]
+
+    def _serve(self, operation: Any, caller: Caller, context: Context) -> Any:
+        match operation:
+            case wire.Open():
+                return self._open(operation, caller, context)
+            case wire.Close(handle):
+                self._find(caller, handle)
+                self._close((caller.session, handle), context.now_ns)
+                return None
+            case wire.Unlink(name):
+                return self._unlink(name)
+            case (
+                wire.RetentionDurationSet()
+                | wire.ActiveReplicaSet()
+                | wire.SectionCreate()
+                | wire.SectionDelete()
+                | wire.SectionExpirationTimeSet()
+                | wire.Write()
+                | wire.SectionOverwrite()
+                | wire.Synchronize()
+            ):
+                return self._change(operation, caller, context)
+            case _:
+                raise RefusalError(Status.ERR_INVALID_PARAM)
+
+    def read(self, operation: Any, context: Context) -> Answer:
+        """Answer from the present state."""
+        caller = context.caller
+        assert caller is not None, "a read has a caller"
+        try:
+            return Answer(caller, Status.OK, self._read(operation, caller))
+        except RefusalError as refusal:
+            index = refusal.index
+            detail = None if index is None else wire.Erroneous(index)
+            return Answer(caller, refusal.status, detail)
+
+    def _read(self, operation: Any, caller: Caller) -> Any:
+        match operation:
+            case wire.CheckpointsGet():
+                ordered = sorted(self._checkpoints.values(), key=lambda c: (c.name, c.uid))
+                return wire.Checkpoints(tuple(c.info() for c in ordered))
+            case wire.CheckpointDump():
+                return self._dump(operation)
+            case wire.StatusGet() | wire.Read() | wire.SectionsGet() | wire.SectionGet():
+                return self._read_one(operation, caller)
+            case _:
+                raise RefusalError(Status.ERR_INVALID_PARAM)
+
+    def _read_one(self, operation: ReadOfHandle, caller: Caller) -> Any:
+        c, opening = self._find(caller, operation.handle)
+        always = isinstance(operation, wire.Read)
+        if not opening.flags & OpenFlags.READ and (always or opening.level >= Level.B_02):
+            raise RefusalError(Status.ERR_ACCESS)
+        match operation:
+            case wire.StatusGet():
+                return c.status()
+            case wire.Read():
+                return wire.ReadData(c.read(operation.elements))
+            case wire.SectionsGet():
+                return wire.SectionIds(c.chosen(operation))
+            case wire.SectionGet():
+                return c.descriptor(operation.section_id)
+
+    def _dump(self, operation: wire.CheckpointDump) -> wire.Dump:
+        c = self._names.get(operation.name)
+        if c is None:
+            raise RefusalError(Status.ERR_NOT_EXIST)
+        ids = list(c.sections)[operation.after :]
+        sections: list[wire.SectionDump] = []
+        size = 0
+        for section_id in ids:
+            data = c.sections[section_id].data
+            size += len(data)
+            if sections and size > wire.CALL_SIZE_MAX:
+                break
+            sections.append(wire.SectionDump(c.descriptor(section_id), data))
+        return wire.Dump(c.info(), tuple(sections), len(sections) < len(ids))
+
+    # Opens
+
+    def _open(self, op: wire.Open, caller: Caller, context: Context) -> wire.Opened:
+        self._check_open(op, caller)
+        c = self._names.get(op.name)
+        created = c is None
+        if c is None:
+            if not op.flags & OpenFlags.CREATE:
+                raise RefusalError(Status.ERR_NOT_EXIST)
+            if len(self._checkpoints) >= wire.CHECKPOINTS_MAX:
+                raise RefusalError(Status.ERR_NO_RESOURCES)
+            assert op.attributes is not None
+            c = self._create(op.name, op.attributes, caller, context)
+        elif op.attributes is not None and not c.same(op.attributes):
+            raise RefusalError(Status.ERR_EXIST)
+        key = (caller.session, op.handle)
+        self._opened(key, c, Opening(caller.node_id, op.flags, op.level))
+        return wire.Opened(c.attributes, created)
+
+    def _check_open(self, op: wire.Open, caller: Caller) -> None:
+        """Check what can be checked without the checkpoint (section 3.6.2)."""
+        if op.flags & ~KNOWN_FLAGS or not op.flags:
+            raise RefusalError(Status.ERR_BAD_FLAGS)
+        opens = self._opens.get(caller.session, {})
+        named = 0 < len(op.name) <= wire.NAME_SIZE_MAX
+        fits = bool(op.flags & OpenFlags.CREATE) == (op.attributes is not None)
+        if not named or not fits or op.handle in opens:
+            raise RefusalError(Status.ERR_INVALID_PARAM)
+        if op.attributes is not None and wire.attributes_rule(op.attributes) is not None:
+            raise RefusalError(Status.ERR_INVALID_PARAM)
+        if len(opens) >= wire.OPENS_PER_SESSION_MAX:
+            raise RefusalError(Status.ERR_NO_RESOURCES)
+
+    def _create(
+        self, name: bytes, attributes: wire.Attributes, caller: Caller, context: Context
+    ) -> Checkpoint:
+        self._counter += 1
+        uid = UID.pack(context.view.ring.seq, caller.node_id, self._counter)
+        c = Checkpoint(uid, name, attributes, context.now_ns)
+        c.create_default(context.now_ns)
+        self._checkpoints[uid] = self._names[name] = c
+        return c
+
+    def _opened(self, key: OpenKey, c: Checkpoint, opening: Opening) -> None:
+        c.opened(key, opening)
+        self._opens.setdefault(key[0], {})[key[1]] = c
+
+    def _find(self, caller: Caller, handle: int) -> tuple[Checkpoint, Opening]:
+        c = self._opens.get(caller.session, {}).get(handle)
+        if c is None:
+            raise RefusalError(Status.ERR_BAD_HANDLE)
+        return c, c.opens[caller.session, handle]
+
+    def _close(self, key: OpenKey, now_ns: int) -> None:
+        session, handle = key
+        c = self._opens[session].pop(handle)
+        if not self._opens[session]:
+            del self._opens[session]
+        if c.closed(key, now_ns):
+            self._delete(c)
+        elif c.deadline_ns is not None:
+            heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
+
+    def _delete(self, c: Checkpoint) -> None:
+        del self._checkpoints[c.uid]
+        if self._names.get(c.name) is c:
+            del self._names[c.name]
+
+    def _unlink(self, name: bytes) -> None:
+        if not 0 < len(name) <= wire.NAME_SIZE_MAX:
+            raise RefusalError(Status.ERR_INVALID_PARAM)
+        c = self._names.get(name)
+        if c is None:
+            raise RefusalError(Status.ERR_NOT_EXIST)
+        del self._names[name]
+        c.linked = False
+        if not c.opens:
+            self._delete(c)
+
+    # Changes through a handle
+
+    def _change(self, op: OfHandle, caller: Caller, context: Context) -> Any:
+        c, opening = self._find(caller, op.handle)
+        free = isinstance(op, wire.RetentionDurationSet) and opening.level < Level.B_02
+        if not opening.flags & OpenFlags.WRITE and not free:
+            raise RefusalError(Status.ERR_ACCESS)
+        match op:
+            case wire.RetentionDurationSet():
+                return _retention_set(c, op.duration_ns)
+            case wire.ActiveReplicaSet():
+                if not c.collocated:
+                    raise RefusalError(Status.ERR_BAD_OPERATION)
+                c.active = caller.node_id
+                return None
+            case wire.Synchronize():
+                if c.synchronous:
+                    raise RefusalError(Status.ERR_BAD_OPERATION)
+                return c.need_active()
+            case _:
+                return self._change_section(c, op, context.now_ns)
+
+    def _change_section(self, c: Checkpoint, op: Any, now_ns: int) -> Any:
+        match op:
+            case wire.SectionOverwrite():
+                return c.overwrite(op, now_ns)
+            case wire.Write():
+                return c.write(op.elements, now_ns)
+            case wire.SectionCreate():
+                created = c.section_create(op.section_id, op.expiration_ns, op.data, now_ns)
+                self._arm(c, created, op.expiration_ns)
+                return wire.SectionCreated(created)
+            case wire.SectionDelete():
+                return c.section_delete(op.section_id)
+            case wire.SectionExpirationTimeSet():
+                c.section_expiration_set(op.section_id, op.expiration_ns)
+                return self._arm(c, op.section_id, op.expiration_ns)
+            case _:
+                raise AssertionError(f"no way to apply {type(op).__name__}")
+
+    # Time
+
+    def _arm(self, c: Checkpoint, section_id: bytes, expiration_ns: int) -> None:
+        if expiration_ns < TIME_END:
+            heapq.heappush(self._timers, (expiration_ns, c.uid, section_id))
+
+    def _still_due(self, timer: tuple[int, bytes, bytes | None]) -> bool:
+        at_ns, uid, section_id = timer
+        c = self._checkpoints.get(uid)
+        if c is None:
+            return False
+        if section_id is None:
+            return c.deadline_ns == at_ns
+        section = c.sections.get(section_id)
+        return section is not None and section.expiration_ns == at_ns
+
+    def deadline_ns(self) -> int | None:
+        """Return when the next section or checkpoint expires."""
+        while self._timers and not self._still_due(self._timers[0]):
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def expired(self, now_ns: int) -> list[Any]:
+        """Return the operations that delete what is over."""
+        due: dict[tuple[int, bytes, bytes | None], Any] = {}
+        waiting = []
+        while self._timers and self._timers[0][0] <= now_ns and len(due) < EXPIRED_MAX:
+            timer = heapq.heappop(self._timers)
+            if self._still_due(timer):
+                waiting.append(timer)
+                due[timer] = self._expiry(timer)
+        for timer in waiting:  # until the operation is delivered
+            heapq.heappush(self._timers, timer)
+        return list(due.values())
+
+    def _expiry(self, timer: tuple[int, bytes, bytes | None]) -> Any:
+        at_ns, uid, section_id = timer
+        if section_id is None:
+            return wire.CheckpointExpire(uid, self._checkpoints[uid].generation)
+        return wire.SectionExpire(uid, section_id, at_ns)
+
+    def _checkpoint_expire(self, op: wire.CheckpointExpire) -> None:
+        """Delete a checkpoint, unless somebody opened it before (its generation changed)."""
+        c = self._checkpoints.get(op.uid)
+        if c is not None and not c.opens and c.generation == op.generation:
+            self._delete(c)
+
+    def _section_expire(self, op: wire.SectionExpire) -> None:
+        c = self._checkpoints.get(op.uid)
+        section = c.sections.get(op.section_id) if c is not None else None
+        if c is not None and section is not None and section.expiration_ns == op.expiration_ns:
+            c.used -= len(section.data)
+            del c.sections[op.section_id]
+
+    # Sessions and views
+
+    def session_closed(self, session: SessionId, context: Context) -> list[Effect]:
+        """Close everything the session had open."""
+        for handle in sorted(self._opens.get(session, ())):
+            self._close((session, handle), context.now_ns)
+        return []
+
+    def report(self, sessions: tuple[SessionId, ...]) -> bytes:
+        """Tell what the sessions have open."""
+        opens = []
+        for session in sessions:
+            for handle, c in sorted(self._opens.get(session, {}).items()):
+                o = c.opens[session, handle]
+                opens.append(wire.OpenReport(session, handle, c.uid, o.flags, o.level))
+        return wire.TABLE.encode(wire.OpensReport(tuple(opens)))
+
+    def view_changed(
+        self, view: View, reports: Mapping[NodeId, Report], context: Context
+    ) -> list[Effect]:
+        """Open again what returning nodes had open; active replicas that are gone are none."""
+        for node_id in sorted(reports):
+            try:
+                told = wire.TABLE.decode(reports[node_id].content)
+            except DecodeError:
+                continue  # a newer node says what we do not understand: its handles end
+            if isinstance(told, wire.OpensReport):
+                self._reopen(node_id, told)
+        for c in self._checkpoints.values():
+            if c.active is not None and c.active not in view.members:
+                c.active = None
+        return []
+
+    def _reopen(self, node_id: NodeId, told: wire.OpensReport) -> None:
+        for o in told.opens:
+            c = self._checkpoints.get(o.uid)
+            if c is not None and o.handle not in self._opens.get(SessionId(o.session), {}):
+                key = (SessionId(o.session), o.handle)
+                self._opened(key, c, Opening(node_id, o.flags, o.level))
+
+    # Memory
+
+    def dump(self) -> bytes:
+        """Return the whole state, canonical."""
+        ordered = [self._checkpoints[uid].values() for uid in sorted(self._checkpoints)]
+        return pack_state([self._counter, ordered])
+
+    def load(self, data: bytes) -> None:
+        """Replace the whole state."""
+        try:
+            counter, values = unpack_state(data)
+            loaded = [checkpoint.load(v) for v in values]
+        except (TypeError, ValueError, IndexError) as error:
+            raise DecodeError(f"checkpoints: {error}") from error
+        self._counter = counter
+        self._checkpoints = {c.uid: c for c in loaded}
+        self._names = {c.name: c for c in loaded if c.linked}
+        self._opens = {}
+        self._timers = []
+        for c in loaded:
+            for session, handle in c.opens:
+                self._opens.setdefault(session, {})[handle] = c
+            if c.deadline_ns is not None:
+                self._timers.append((c.deadline_ns, c.uid, None))
+            for section_id, section in c.sections.items():
+                self._arm(c, section_id, section.expiration_ns)
+        heapq.heapify(self._timers)
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        for c in self._checkpoints.values():
+            c.check()
+            assert not c.linked or self._names[c.name] is c
+            assert all(self._opens[s][h] is c for s, h in c.opens)
+        assert sum(map(len, self._opens.values())) == sum(
+            len(c.opens) for c in self._checkpoints.values()
+        )
+
+    def describe(self) -> dict[str, int]:
+        """Return counts for the status."""
+        return {
+            "checkpoints": len(self._checkpoints),
+            "sections": sum(len(c.sections) for c in self._checkpoints.values()),
+            "data_bytes": sum(c.used for c in self._checkpoints.values()),
+            "opens": sum(map(len, self._opens.values())),
+        }
+
+
+def _retention_set(c: Checkpoint, duration_ns: int) -> None:
+    if duration_ns < 0:
+        raise RefusalError(Status.ERR_INVALID_PARAM)
+    if not c.linked:
+        raise RefusalError(Status.ERR_BAD_OPERATION)
+    a = c.attributes
+    c.attributes = wire.Attributes(
+        a.creation_flags,
+        a.checkpoint_size,
+        duration_ns,
+        a.max_sections,
+        a.max_section_size,
+        a.max_section_id_size,
+    )
