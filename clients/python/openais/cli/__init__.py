@@ -1,0 +1,1 @@
+"""The command ``openais``: clusters on one machine, status, checkpoints."""

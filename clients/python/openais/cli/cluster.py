@@ -1,0 +1,87 @@
+"""``openais cluster status``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from openais import status as ask
+from openais.cli import table
+from openais.node import paths
+
+PROCESSES: Final = ("totemd", "clm", "ckpt")
+DEFAULT_DIRECTORY: Final = Path("var/cluster")
+DOWN: Final = 1
+CANNOT_CONNECT: Final = 3
+
+
+def _run_dirs(options: argparse.Namespace) -> list[Path]:
+    if options.run_dir is not None:
+        return [options.run_dir]
+    directory = options.dir
+    if directory is None and DEFAULT_DIRECTORY.is_dir():
+        directory = DEFAULT_DIRECTORY
+    if directory is None:
+        return [paths.run_dir()]
+    found = [p / "run" for p in directory.absolute().glob("n*") if p.name[1:].isdigit()]
+    return sorted(found, key=lambda path: int(path.parent.name[1:]))
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show the processes of one node or of a cluster on this machine."""
+    run_dirs = _run_dirs(options)
+    if not run_dirs:
+        sys.stderr.write(f"openais cluster status: no cluster in {options.dir}\n")
+        return CANNOT_CONNECT
+    documents = {
+        run_dir: {name: ask.query(run_dir, name) for name in PROCESSES} for run_dir in run_dirs
+    }
+    if options.json:
+        answer = {str(run_dir): found for run_dir, found in documents.items()}
+        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+    else:
+        _show(documents)
+    found = [document for node in documents.values() for document in node.values()]
+    if not any(found):
+        sys.stderr.write(
+            f"openais cluster status: nothing answers in {run_dirs[0]}; "
+            "start the node: supervisorctl start cluster, or openais cluster up\n"
+        )
+        return CANNOT_CONNECT
+    return 0 if all(ask.ready(document) for document in found) else DOWN
+
+
+def _show(documents: dict[Path, dict[str, dict[str, Any] | None]]) -> None:
+    rows: list[list[object]] = []
+    for run_dir, processes in documents.items():
+        totemd = processes["totemd"]
+        label = str(run_dir) if totemd is None else f"{totemd['node_name']} ({totemd['node_id']})"
+        for name, document in processes.items():
+            rows.append([label, name, *_row(name, document)])
+            label = ""
+    table.show(["node", "process", "state", "pid", "members", "detail"], rows)
+
+
+def _row(name: str, document: dict[str, Any] | None) -> list[object]:
+    if document is None:
+        return ["down", "", "", ""]
+    pid = str(document["pid"])
+    if name == "totemd":
+        ring = document["ring"]
+        state = document["state"] if ask.ready(document) else f"{document['state']}, gate closed"
+        return [
+            state,
+            pid,
+            _ids(document["members"]),
+            f"ring {ring['seq']}.{ring['representative']}",
+        ]
+    counts = ", ".join(f"{value} {key}" for key, value in document["machine"].items())
+    detail = f"{document['sessions']} sessions, {counts}"
+    return [document["state"], pid, _ids(document["view"]["members"]), detail]
+
+
+def _ids(members: list[int]) -> str:
+    return " ".join(map(str, members))

@@ -1,0 +1,86 @@
+"""Arguments of the command ``openais``, and which part does what.
+
+Exit statuses: 0 done, 1 failed, 2 usage, 3 cannot connect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+from typing import Final
+
+from openais import __version__
+from openais.cli import ckpt, cluster
+from openais.errors import AisError, TryAgainError
+from openais.node import paths
+
+LOCAL_CLUSTER_MODULE: Final = "deploy.local"  # comes with the package openais-node
+FAILED: Final = 1
+CANNOT_CONNECT: Final = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["cluster"] and given[1:2] in (["up"], ["down"]):
+        return _local_cluster(given[1:])
+    options = _parser().parse_args(given)
+    try:
+        return int(options.run(options))
+    except TryAgainError as error:
+        sys.stderr.write(f"openais: {error.reason}\n")
+        return CANNOT_CONNECT
+    except (AisError, paths.SocketPathError) as error:
+        sys.stderr.write(f"openais: {error}\n")
+        return FAILED
+    except BrokenPipeError:
+        return 0
+
+
+def _local_cluster(arguments: list[str]) -> int:
+    sys.argv = ["openais cluster", *arguments]
+    try:
+        runpy.run_module(LOCAL_CLUSTER_MODULE, run_name="__main__", alter_sys=True)
+    except ImportError as error:
+        sys.stderr.write(f"openais cluster: needs the package openais-node ({error})\n")
+        return FAILED
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="openais", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"openais {__version__}")
+    rooms = parser.add_subparsers(dest="room", required=True, metavar="cluster|ckpt")
+    _cluster(rooms.add_parser("cluster", help="up, down, status of a cluster"))
+    _ckpt(rooms.add_parser("ckpt", help="look into checkpoints"))
+    return parser
+
+
+def _cluster(room: argparse.ArgumentParser) -> None:
+    commands = room.add_subparsers(dest="command", required=True, metavar="up|down|status")
+    commands.add_parser("up", help="make and start a cluster on this machine")
+    commands.add_parser("down", help="stop it")
+    status = commands.add_parser("status", help="members, ring, services and their state")
+    status.add_argument("--dir", type=Path, help="a cluster made by up: all its nodes")
+    status.add_argument("--run-dir", type=Path, help="one node; else OPENAIS_RUN_DIR, /run/ais")
+    status.add_argument("--json", action="store_true", help="the status documents")
+    status.set_defaults(run=cluster.status)
+
+
+def _ckpt(room: argparse.ArgumentParser) -> None:
+    commands = room.add_subparsers(dest="command", required=True, metavar="list|show|dump")
+    for name, run, help_text in (
+        ("list", ckpt.list_all, "all checkpoints"),
+        ("show", ckpt.show, "one checkpoint and its sections"),
+        ("dump", ckpt.dump, "one checkpoint with its data, as JSON lines"),
+    ):
+        one = commands.add_parser(name, help=help_text)
+        one.add_argument("--run-dir", type=Path, help="of a node; else OPENAIS_RUN_DIR, /run/ais")
+        one.add_argument("--json", action="store_true", help="JSON")
+        if name != "list":
+            one.add_argument("name", help="of the checkpoint")
+        one.set_defaults(run=run)

@@ -1,0 +1,1 @@
+"""Deployment: supervisord, the program that starts a node, clusters on one machine."""

@@ -1,0 +1,197 @@
+"""supervisord of one node: its configuration, and talking to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from pathlib import Path
+from typing import Any, Final
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from openais.node.exits import NOT_RESTARTED
+
+CONFIG_NAME: Final = "supervisord.conf"
+SOCKET_NAME: Final = "supervisor.sock"
+PID_NAME: Final = "supervisord.pid"
+CLUSTER: Final = "cluster"
+START_TIMEOUT_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 30.0
+POLL_S: Final = 0.05
+LOG_BYTES: Final = "10MB"
+PRIORITIES: Final = {"totemd": 10, "clm": 20, "ckpt": 30}  # start order; stop in reverse
+
+_HEAD: Final = """\
+; supervisord of one openais node. Written by "openais cluster up"; edit freely.
+[unix_http_server]
+file={run}/supervisor.sock
+chmod=0700
+
+[supervisord]
+pidfile={run}/supervisord.pid
+logfile={log}/supervisord.log
+logfile_maxbytes=10MB
+childlogdir={log}
+identifier={name}
+umask=027
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl=unix://{run}/supervisor.sock
+"""
+_PROGRAM: Final = """
+[program:{name}]
+command={python} -m {module} -c {config}
+priority={priority}
+autostart={autostart}
+autorestart=unexpected
+exitcodes={exitcodes}
+startsecs=1
+startretries=20
+stopwaitsecs={stop_seconds}
+redirect_stderr=true
+stdout_logfile={log}/{name}.log
+stdout_logfile_maxbytes={log_bytes}
+"""
+
+
+def configuration(node_dir: Path, name: str, services: tuple[str, ...]) -> str:
+    """Return the configuration of supervisord for a node directory."""
+    config = node_dir / "conf" / "openais.conf"
+    log = node_dir / "log"
+    not_restarted = ",".join(str(int(status)) for status in sorted({0, *NOT_RESTARTED}))
+    parts = [_HEAD.format(run=node_dir / "run", log=log, name=name)]
+    modules = {"totemd": "totemd"} | {service: f"services.{service}" for service in services}
+    for program, module in modules.items():
+        parts.append(
+            _PROGRAM.format(
+                name=program,
+                python=sys.executable,
+                module=module,
+                config=config,
+                priority=PRIORITIES.get(program, 100),
+                autostart="false",
+                exitcodes=not_restarted,
+                stop_seconds=10,
+                log=log,
+                log_bytes=LOG_BYTES,
+            )
+        )
+    parts.append(
+        _PROGRAM.format(
+            name=CLUSTER,
+            python=sys.executable,
+            module="deploy.cluster",
+            config=config,
+            priority=999,
+            autostart="false",
+            exitcodes=f"{not_restarted},13",
+            stop_seconds=60,
+            log=log,
+            log_bytes=LOG_BYTES,
+        )
+    )
+    return "".join(parts)
+
+
+class SupervisorError(Exception):
+    """supervisord does not answer, or refuses: says what and why."""
+
+
+class Supervisor:
+    """supervisord of the node whose run directory is given."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._socket: Final = run_dir / SOCKET_NAME
+        self._pid_file: Final = run_dir / PID_NAME
+        transport = SupervisorTransport(None, None, serverurl=f"unix://{self._socket}")
+        self._proxy: Final = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._proxy.supervisor, name)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            raise SupervisorError(f"supervisord: {name}: {fault.faultString}") from fault
+        except (OSError, xmlrpc.client.Error) as error:
+            raise SupervisorError(f"supervisord at {self._socket}: {error}") from error
+
+    def pid(self) -> int | None:
+        """Return the pid of supervisord, if it answers."""
+        try:
+            return int(self._call("getPID"))
+        except SupervisorError:
+            return None
+
+    def state(self, program: str) -> str:
+        """Return the state of a program, like RUNNING or FATAL."""
+        return str(self._call("getProcessInfo", program)["statename"])
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return what supervisord knows of each program."""
+        return {info["name"]: info for info in self._call("getAllProcessInfo")}
+
+    def start(self, program: str) -> None:
+        """Start a program unless it runs; does not wait."""
+        if self.state(program) not in ("RUNNING", "STARTING", "BACKOFF"):
+            self._call("startProcess", program, False)  # noqa: FBT003 - the protocol's "wait"
+
+    def stop(self, program: str) -> None:
+        """Stop a program if it runs, and wait until it has ended."""
+        if self.state(program) in ("RUNNING", "STARTING", "BACKOFF"):
+            self._call("stopProcess", program)
+
+    def shutdown(self) -> None:
+        """End supervisord and wait until it is gone.
+
+        Raises:
+            SupervisorError: it is still there after STOP_TIMEOUT_S.
+        """
+        pid = self.pid()
+        if pid is None:
+            return
+        self._call("shutdown")
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while _alive(pid):
+            if time.monotonic() > deadline:
+                raise SupervisorError(f"supervisord (pid {pid}) does not end")
+            time.sleep(POLL_S)
+
+
+def launch(node_dir: Path) -> None:
+    """Start supervisord of a node unless it runs; return when it answers.
+
+    Raises:
+        SupervisorError: it does not start; says why.
+    """
+    supervisor = Supervisor(node_dir / "run")
+    if supervisor.pid() is not None:
+        return
+    config = node_dir / "conf" / CONFIG_NAME
+    command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    if done.returncode:
+        raise SupervisorError(f"supervisord -c {config}: {(done.stderr or done.stdout).strip()}")
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while supervisor.pid() is None:
+        if time.monotonic() > deadline:
+            raise SupervisorError(f"supervisord -c {config}: no answer; see {node_dir / 'log'}")
+        time.sleep(POLL_S)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a node's processes: what decides paths is in its own files."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("OPENAIS_", "SUPERVISOR_"))}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
