@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
@@ -109,16 +110,19 @@ class Supervisor:
     def __init__(self, run_dir: Path) -> None:
         self._socket: Final = run_dir / SOCKET_NAME
         self._pid_file: Final = run_dir / PID_NAME
-        transport = SupervisorTransport(None, None, serverurl=f"unix://{self._socket}")
-        self._proxy: Final = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
 
     def _call(self, name: str, *arguments: Any) -> Any:
+        # A transport whose connection broke once stays unusable: each call has its own.
+        transport = SupervisorTransport(None, None, serverurl=f"unix://{self._socket}")
+        proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
         try:
-            return getattr(self._proxy.supervisor, name)(*arguments)
+            return getattr(proxy.supervisor, name)(*arguments)
         except xmlrpc.client.Fault as fault:
             raise SupervisorError(f"supervisord: {name}: {fault.faultString}") from fault
-        except (OSError, xmlrpc.client.Error) as error:
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
             raise SupervisorError(f"supervisord at {self._socket}: {error}") from error
+        finally:
+            transport.close()
 
     def pid(self) -> int | None:
         """Return the pid of supervisord, if it answers."""

@@ -56,10 +56,11 @@ class Ledger:
 
     async def load(self) -> int:
         """Read everything that a predecessor recorded; return the number of calls."""
-        self._calls = {}
-        for section_id in await self._sections.sections():
-            data = (await self._sections.read([(section_id, 0, None)]))[0]
-            self._calls[section_id.decode()] = decode_section(data)
+        ids = await self._sections.sections()
+        data = await self._sections.read([(i, 0, None) for i in ids]) if ids else ()
+        self._calls = {
+            i.decode(): decode_section(records) for i, records in zip(ids, data, strict=True)
+        }
         return len(self._calls)
 
     def _changing(self, call: str) -> asyncio.Lock:
