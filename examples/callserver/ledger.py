@@ -11,10 +11,12 @@ from typing import Final
 from examples.callserver.protocol import Record, decode_section, encode_record
 from openais.aio import ckpt
 from openais.ckpt import Attributes, CreationFlags
+from openais.errors import NotExistError
 from openais.wire.status import ONE_SECOND_NS
 
 NAME: Final = "callserver"
 CALLS_MAX: Final = 10_000
+LOADS_MAX: Final = 100
 CALL_SIZE_MAX: Final = 1 << 20  # bytes of one call's records
 ATTRIBUTES: Final = Attributes(
     creation_flags=CreationFlags.WR_ALL_REPLICAS,
@@ -55,13 +57,22 @@ class Ledger:
         return self._checkpoint
 
     async def load(self) -> int:
-        """Read everything that a predecessor recorded; return the number of calls."""
-        ids = await self._sections.sections()
-        data = await self._sections.read([(i, 0, None) for i in ids]) if ids else ()
-        self._calls = {
-            i.decode(): decode_section(records) for i, records in zip(ids, data, strict=True)
-        }
-        return len(self._calls)
+        """Read everything that a predecessor recorded; return the number of calls.
+
+        Raises:
+            UnknownCallError: somebody else is changing the calls.
+        """
+        for _ in range(LOADS_MAX):
+            ids = await self._sections.sections()
+            try:
+                data = await self._sections.read([(i, 0, None) for i in ids]) if ids else ()
+            except NotExistError:
+                continue  # the predecessor's last hang-up arrived in between
+            self._calls = {
+                i.decode(): decode_section(records) for i, records in zip(ids, data, strict=True)
+            }
+            return len(self._calls)
+        raise UnknownCallError(f"calls vanish while they are read, {LOADS_MAX} times")
 
     def _changing(self, call: str) -> asyncio.Lock:
         return self._locks.setdefault(call, asyncio.Lock())

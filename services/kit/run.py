@@ -176,6 +176,11 @@ class ServiceProcess:
         """Take up the memory that the stream goes on from, or what is left of it."""
         self._attached = True
         snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None and not attached.resumed:
+            # Of an earlier life of the node: worthless, and totemd must know that we have nothing.
+            _LOG.info("snapshot_outdated", path=str(self._journal.path))
+            self._renew()
+            return
         if attached.resumed and snapshot is not None:
             try:
                 self._replica.restore(snapshot.state, snapshot.index)
@@ -191,6 +196,9 @@ class ServiceProcess:
             self._replica.replaying = True
         else:
             self._perform(self._replica.reattached(now))
+            if self._replica.view is not None:
+                # The new log does not tell what was before it.
+                self._write_snapshot()
         _LOG.info("attached", resumed=attached.resumed, index=attached.index)
 
     def _resumed(self, now: Now) -> None:
@@ -246,6 +254,10 @@ class ServiceProcess:
         replica = self._replica
         if not replica.settled or replica.replaying or not self._history:
             return
+        self._write_snapshot()
+
+    def _write_snapshot(self) -> None:
+        replica = self._replica
         snapshot = Snapshot(self._history, replica.index, replica.dump())
         if self._journal.write(snapshot):
             self._group.control(port.Snapshotted(replica.index))

@@ -232,13 +232,13 @@ class Node:
         else:
             if seat is not None:
                 self._give_up(seat, Reason.PROCDOWN)
-            self._new_seat(c, group)
+            self._new_seat(c, group, from_nothing=not history)
         return self._step([], now_ns)
 
-    def _new_seat(self, c: _Connection, group: GroupKey) -> None:
+    def _new_seat(self, c: _Connection, group: GroupKey, *, from_nothing: bool) -> None:
         self._number += 1
         history = HISTORY.pack(self._boot_epoch, self.me, self._number)
-        seat = Seat(group, self._number, history, self._limits)
+        seat = Seat(group, self._number, history, self._limits, from_nothing=from_nothing)
         seat.connection = c.id
         self.seats[group] = seat
         c.seat, c.number, c.membership = seat, seat.number, Membership.JOINED

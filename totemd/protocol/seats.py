@@ -47,9 +47,19 @@ class Seat:
         number: of the membership, unique in the life of this node.
         history: names the stream that this seat's indexes count.
         limits: bounds.
+        from_nothing: the process that took it first remembered nothing, so that its whole memory
+            is in the log while that is complete.
     """
 
-    def __init__(self, group: GroupKey, number: int, history: bytes, limits: SeatLimits) -> None:
+    def __init__(
+        self,
+        group: GroupKey,
+        number: int,
+        history: bytes,
+        limits: SeatLimits,
+        *,
+        from_nothing: bool = True,
+    ) -> None:
         self.group: Final = group
         self.number: Final = number
         self.history: Final = history
@@ -59,6 +69,7 @@ class Seat:
         self.base = 0  # the log begins after this index
         self.log_bytes = 0
         self.logs_dropped = 0
+        self._from_nothing: Final = from_nothing
         self._limits: Final = limits
         self._log: Final[deque[Delivered | View]] = deque()
         self._wanted = False
@@ -66,7 +77,7 @@ class Seat:
     def can_resume(self, history: bytes, index: int) -> bool:
         """True: a process that remembers up to ``index`` can be told everything since."""
         if not history:
-            return self.base == 0
+            return self.base == 0 and self._from_nothing
         return history == self.history and self.base <= index <= self.index
 
     def take(self, connection: ConnectionId, index: int) -> list[Event]:

@@ -90,6 +90,15 @@ def test_a_process_without_memory_is_replayed_everything_if_the_log_has_it() -> 
     assert indexes(single.seat(2)) == [1, 2]
 
 
+def test_a_log_that_began_with_a_memory_does_not_serve_a_process_without_one() -> None:
+    single = Single()
+    single.seat(1, b"of an earlier totemd", 7)
+    single.do(single.node.disconnected(ConnectionId(1), single.cluster.now_ns))
+    again = single.seat(2)[0]
+    assert isinstance(again, Attached)
+    assert not again.resumed
+
+
 def test_a_position_that_the_log_no_longer_has_makes_a_new_membership() -> None:
     single = Single()
     first = single.seat(1)

@@ -1,0 +1,22 @@
+"""One cluster of three nodes for the tests that leave it whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.cluster import Cluster, running
+
+
+@pytest.fixture(scope="session")
+def three() -> Iterator[Cluster]:
+    with running(3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(three: Cluster) -> Cluster:
+    """The shared cluster, with everything up again."""
+    three.up()
+    return three
