@@ -103,6 +103,11 @@ class FencePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """Entries were dropped before they were applied; send again when live what has no answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """The replica's state changed."""
 
@@ -117,7 +122,7 @@ class Rejoin:
     rule: str
 
 
-Effect: TypeAlias = Send | Replied | Told | Opened | FencePassed | Moved | Rejoin
+Effect: TypeAlias = Send | Replied | Told | Opened | FencePassed | Dropped | Moved | Rejoin
 
 
 @dataclass(slots=True)
@@ -242,6 +247,7 @@ class Replica:
             del self._partial[node]
         if meeting:
             self.stats.meetings += 1
+            self._drop_deferred()
             self._move(State.MERGING if self.view is not None else State.JOINING)
             if not self.replaying:
                 self._announce()
@@ -272,14 +278,10 @@ class Replica:
         self._now = now
         self.index = 0
         self.replaying = False
-        receiving = self._transfer is not None and self.me in self._transfer.receivers
         self._round = self._transfer = None
         self._partial.clear()
-        if self.view is None or receiving:  # what waited belongs to a state that never came
-            self._deferred.clear()
-            self._deferred_bytes = 0
+        self._drop_deferred()
         if self.view is not None:
-            self._apply_deferred()
             self._departed |= {n: Reason.NODEDOWN for n in self.view.members if n != self.me}
             self._move(State.MERGING)
         return self._take()
@@ -379,6 +381,17 @@ class Replica:
         self._deferred_bytes += size
         if self._deferred_bytes > DEFERRED_BYTES_MAX:
             self._rejoin(f"over {DEFERRED_BYTES_MAX} bytes wait for the state")
+
+    def _drop_deferred(self) -> None:
+        """Forget what waited for a meeting that did not end.
+
+        Members that come together again may have deferred different entries in different rings,
+        so all drop them; who sent them does so again when it is live.
+        """
+        if self._deferred:
+            self._deferred.clear()
+            self._deferred_bytes = 0
+            self._out.append(Dropped())
 
     def _apply_deferred(self) -> None:
         while self._deferred and not self._must_wait():

@@ -28,6 +28,7 @@ from services.kit.group import Group, Lost
 from services.kit.journal import Journal, Snapshot
 from services.kit.machine import Machine, Operation
 from services.kit.replica import (
+    Dropped,
     Effect,
     FencePassed,
     Moved,
@@ -239,6 +240,8 @@ class ServiceProcess:
                     self._server.opened(session)
                 case Moved(old, new):
                     self._moved(old, new)
+                case Dropped():
+                    self._again = True
                 case Rejoin(rule):
                     _LOG.error("joins_anew", rule=rule)
                     self._renew()

@@ -247,6 +247,8 @@ class Server:
         for key in sorted(self._held):
             held = self._held[key]
             if held.entry is not None:
+                if held.queued is not None:
+                    held.queued.cancelled = True  # where it has not left yet
                 held.queued = self._group.send(held.entry, held.guarantee)
         if self._fence_open:
             self._group.send(entries.Fence(self._fence))

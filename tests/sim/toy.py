@@ -1,0 +1,149 @@
+"""A toy service: counters by name, owned by sessions. Small, but it has every kind of effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from openais.wire.codec import Table, pack_state, unpack_state
+from openais.wire.status import Status
+from services.kit.machine import (
+    Answer,
+    Caller,
+    Context,
+    Effect,
+    NodeId,
+    Notify,
+    Report,
+    SessionId,
+    View,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Ordered: add one to a counter; answered by `Value`."""
+
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Ordered: answered when the counter is next added to."""
+
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Ordered: a bug in apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Own: forget a counter."""
+
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Result and notification."""
+
+    value: int
+
+
+TABLE = Table("toy", {1: Add, 2: Wait, 3: Break, 4: Expire, 64: Value})
+
+
+class Toy:
+    """The machine."""
+
+    table = TABLE
+
+    def __init__(self) -> None:
+        self.counters: dict[bytes, int] = {}
+        self.owners: dict[SessionId, int] = {}  # how often each session added
+        self.waiting: list[tuple[int, bytes, int, bytes]] = []
+        self.deadlines: dict[bytes, int] = {}
+        self.views: list[tuple[int, ...]] = []
+
+    def apply(self, operation: Any, context: Context) -> list[Effect]:
+        if isinstance(operation, Expire):
+            self.counters.pop(operation.name, None)
+            self.deadlines.pop(operation.name, None)
+            return []
+        caller = context.caller
+        assert caller is not None
+        if isinstance(operation, Break):
+            return [Answer(caller, Status.OK, Value(1 // 0))]
+        if isinstance(operation, Wait):
+            self.waiting.append((caller.node_id, caller.session, caller.number, operation.name))
+            return []
+        value = self.counters[operation.name] = self.counters.get(operation.name, 0) + 1
+        self.owners[caller.session] = self.owners.get(caller.session, 0) + 1
+        if operation.name.startswith(b"short"):
+            self.deadlines[operation.name] = context.now_ns + 1_000_000_000
+        effects: list[Effect] = [Answer(caller, Status.OK, Value(value))]
+        for node, session, number, name in self.waiting:
+            if name == operation.name:
+                waiter = Caller(NodeId(node), SessionId(session), number)
+                effects.append(Answer(waiter, Status.OK, Value(value)))
+        self.waiting = [w for w in self.waiting if w[3] != operation.name]
+        effects += [Notify(s, Value(value)) for s in sorted(self.owners) if s != caller.session]
+        return effects
+
+    def read(self, operation: Any, context: Context) -> Answer:
+        assert context.caller is not None
+        return Answer(context.caller, Status.OK, Value(self.counters.get(operation.name, 0)))
+
+    def session_closed(self, session: SessionId, context: Context) -> list[Effect]:
+        self.owners.pop(session, None)
+        self.waiting = [w for w in self.waiting if w[1] != session]
+        return []
+
+    def report(self, sessions: tuple[SessionId, ...]) -> bytes:
+        return pack_state([[s, self.owners.get(s, 0)] for s in sessions])
+
+    def view_changed(
+        self, view: View, reports: Mapping[NodeId, Report], context: Context
+    ) -> list[Effect]:
+        for node in sorted(reports):
+            for session, count in unpack_state(reports[node].content):
+                if count:
+                    self.owners[SessionId(session)] = count
+        self.views.append(tuple(view.members))
+        del self.views[:-5]
+        return []
+
+    def deadline_ns(self) -> int | None:
+        return min(self.deadlines.values(), default=None)
+
+    def expired(self, now_ns: int) -> list[Any]:
+        return [Expire(n) for n, at in sorted(self.deadlines.items()) if at <= now_ns]
+
+    def dump(self) -> bytes:
+        return pack_state(
+            [
+                sorted([n, v] for n, v in self.counters.items()),
+                sorted([s, v] for s, v in self.owners.items()),
+                [list(w) for w in self.waiting],
+                sorted([n, v] for n, v in self.deadlines.items()),
+                [list(v) for v in self.views],
+            ]
+        )
+
+    def load(self, data: bytes) -> None:
+        counters, owners, waiting, deadlines, views = unpack_state(data)
+        self.counters = dict(counters)
+        self.owners = {SessionId(s): v for s, v in owners}
+        self.waiting = [(w[0], w[1], w[2], w[3]) for w in waiting]
+        self.deadlines = dict(deadlines)
+        self.views = [tuple(v) for v in views]
+
+    def check(self) -> None:
+        assert all(v > 0 for v in self.counters.values())
+
+    def describe(self) -> dict[str, int]:
+        return {"counters": len(self.counters)}
