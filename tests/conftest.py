@@ -1,4 +1,4 @@
-"""One cluster of three nodes for the tests that leave it whole."""
+"""One cluster of three real nodes for the tests that leave it whole."""
 
 from __future__ import annotations
 
