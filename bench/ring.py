@@ -50,9 +50,7 @@ def main() -> int:
                 f"  {many:>10,.0f}/s {many * size / 1e6:>6.1f} MB/s  {many / max(one, 1):>6.2f}"
             )
         p50, p99 = run(clients, "latency", LATENCY_SIZE, options.seconds, 1)
-        say(
-            f"latency, one message at a time, {LATENCY_SIZE} B: p50 {p50:,.0f} us, p99 {p99:,.0f} us"
-        )
+        say(f"latency, one at a time, {LATENCY_SIZE} B: p50 {p50:,.0f} us, p99 {p99:,.0f} us")
     return 0
 
 

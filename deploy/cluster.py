@@ -6,13 +6,14 @@ node is up. It adopts what runs already and holds nothing: it may die and come b
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 import threading
 from typing import Final
 
-from deploy.supervisor import Supervisor, SupervisorError
+from deploy.supervisor import GIVEN_UP, Supervisor, SupervisorError, end_orphan
 from openais import status
 from openais.node.config import NodeConfig
 from openais.node.exits import Exit, ExitError
@@ -22,7 +23,8 @@ from openais.node.program import main as program
 POLL_S: Final = 0.05
 QUERY_S: Final = 0.5
 SAY_AGAIN_S: Final = 10.0  # while something does not become ready
-FAILED: Final = ("FATAL", "EXITED", "UNKNOWN")
+RUNS: Final = ("RUNNING", "STARTING", "BACKOFF")
+PR_SET_PDEATHSIG: Final = 1
 
 _LOG = EventLog(__name__)
 
@@ -39,6 +41,8 @@ class Cluster:
 
     def run(self) -> None:
         """Start everything, then wait until told to stop; then stop everything."""
+        # Killed with its supervisord, so that the next one can start it: it holds nothing.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
         try:
@@ -55,11 +59,13 @@ class Cluster:
     def _start(self, name: str) -> None:
         if self._stopping.is_set():
             return
+        if self._supervisor.state(name) not in RUNS:
+            end_orphan(self._run_dir, name)  # of a supervisord that was killed
         self._supervisor.start(name)
         waited = 0.0
         while not status.ready(status.query(self._run_dir, name, QUERY_S)):
-            state = self._supervisor.state(name)
-            if state in FAILED:
+            state, exit_status = self._supervisor.outcome(name)
+            if state == "FATAL" or (state == "EXITED" and exit_status in GIVEN_UP):
                 rule = f"{name} does not start ({state}): see its log for the reason"
                 raise ExitError(Exit.SERVICE_INITIALIZATION, rule)
             if self._stopping.wait(POLL_S):

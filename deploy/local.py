@@ -13,7 +13,7 @@ from typing import Final
 
 from deploy import layout, supervisor
 from deploy.layout import LayoutError, Node
-from deploy.supervisor import CLUSTER, Supervisor, SupervisorError
+from deploy.supervisor import CLUSTER, Supervisor, SupervisorError, end_orphan
 from openais import status
 
 UP_TIMEOUT_S: Final = 40.0
@@ -106,8 +106,7 @@ def _missing(node: Node, ids: list[int]) -> str | None:
 def _check_failed(nodes: Sequence[Node]) -> None:
     for node in nodes:
         for name, info in Supervisor(node.run_dir).states().items():
-            gave_up = info["statename"] == "EXITED" and info["exitstatus"] != 0
-            if info["statename"] == "FATAL" or gave_up:
+            if info["statename"] == "EXITED" and info["exitstatus"] in supervisor.GIVEN_UP:
                 raise UpError(f"{node.name}: {name} does not start{_logs(node, name)}")
 
 
@@ -137,10 +136,11 @@ def down(directory: Path, progress: Progress) -> None:
 
 def _down(node: Node) -> None:
     own = Supervisor(node.run_dir)
-    if own.pid() is None:
-        return
-    own.stop(CLUSTER)
-    own.shutdown()
+    if own.pid() is not None:
+        own.stop(CLUSTER)
+        own.shutdown()
+    for program in reversed(("totemd", *layout.SERVICES)):
+        end_orphan(node.run_dir, program)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from typing import Any, Final
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from openais.node.exits import NOT_RESTARTED
+from openais.node import lock
+from openais.node.exits import NOT_RESTARTED, Exit
 
 CONFIG_NAME: Final = "supervisord.conf"
 SOCKET_NAME: Final = "supervisor.sock"
@@ -21,8 +23,10 @@ PID_NAME: Final = "supervisord.pid"
 CLUSTER: Final = "cluster"
 START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 30.0
+ORPHAN_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.05
 LOG_BYTES: Final = "10MB"
+GIVEN_UP: Final = frozenset({*map(int, NOT_RESTARTED), int(Exit.SERVICE_INITIALIZATION)})
 PRIORITIES: Final = {"totemd": 10, "clm": 20, "ckpt": 30}  # start order; stop in reverse
 
 _HEAD: Final = """\
@@ -52,8 +56,7 @@ priority={priority}
 autostart={autostart}
 autorestart=unexpected
 exitcodes={exitcodes}
-startsecs=1
-startretries=20
+startsecs=0
 stopwaitsecs={stop_seconds}
 redirect_stderr=true
 stdout_logfile={log}/{name}.log
@@ -91,7 +94,7 @@ def configuration(node_dir: Path, name: str, services: tuple[str, ...]) -> str:
             config=config,
             priority=999,
             autostart="false",
-            exitcodes=f"{not_restarted},13",
+            exitcodes=",".join(map(str, sorted({0, *GIVEN_UP}))),
             stop_seconds=60,
             log=log,
             log_bytes=LOG_BYTES,
@@ -134,6 +137,11 @@ class Supervisor:
     def state(self, program: str) -> str:
         """Return the state of a program, like RUNNING or FATAL."""
         return str(self._call("getProcessInfo", program)["statename"])
+
+    def outcome(self, program: str) -> tuple[str, int]:
+        """Return the state of a program and its last exit status."""
+        info = self._call("getProcessInfo", program)
+        return str(info["statename"]), int(info["exitstatus"])
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return what supervisord knows of each program."""
@@ -184,6 +192,28 @@ def launch(node_dir: Path) -> None:
     while supervisor.pid() is None:
         if time.monotonic() > deadline:
             raise SupervisorError(f"supervisord -c {config}: no answer; see {node_dir / 'log'}")
+        time.sleep(POLL_S)
+
+
+def end_orphan(run_dir: Path, program: str) -> None:
+    """End a program whose supervisord is dead: in order, and if that takes too long, by force.
+
+    Only the holder of the program's lock in this run directory is meant.
+
+    Raises:
+        SupervisorError: it cannot be ended.
+    """
+    deadline = time.monotonic() + ORPHAN_TIMEOUT_S
+    number = signal.SIGTERM
+    while (pid := lock.holder(run_dir, program)) is not None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        except PermissionError as error:
+            raise SupervisorError(f"{program} (pid {pid}) belongs to somebody else") from error
+        if time.monotonic() > deadline:
+            number = signal.SIGKILL
         time.sleep(POLL_S)
 
 

@@ -21,7 +21,7 @@ from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
 from totemd import keyfile, seal
-from totemd.port import Port
+from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
     Cause,
@@ -128,6 +128,7 @@ class Daemon:
             _access(config),
             CONNECTIONS_MAX,
             FRAME_SIZE_MAX,
+            refusal,
         )
         self._port: Final = Port(server, self.node, self.status)
         self._poller: Final = zmq.Poller()

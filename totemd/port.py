@@ -176,6 +176,11 @@ class Port:
         self._refuse(effect.connection, Status.ERR_BUSY, effect.rule)
 
 
+def refusal(status: Status, rule: str) -> bytes:
+    """Encode the last words for a client that is not served."""
+    return wire.TABLE.encode(wire.Refused(0, status, rule))
+
+
 def _members(members: tuple[local.Member, ...]) -> tuple[wire.Member, ...]:
     return tuple(wire.Member(*m) for m in members)
 

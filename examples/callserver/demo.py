@@ -209,7 +209,8 @@ async def play(stage: Stage) -> tuple[list[Row], Findings]:
     await load.start()
     say(f"{CALLS} calls are open")
     rows = [await _one_fault(stage, load, fault) for fault in FAULTS]
-    say("reading every call back")
+    say("killing the active component once more: what is read back comes from the checkpoint")
+    stage.kill_component(await active_node(stage))
     return rows, await load.finish()
 
 

@@ -41,7 +41,7 @@ from services.kit.replica import (
     State,
     Told,
 )
-from services.kit.server import REQUEST_SIZE_MAX, Server
+from services.kit.server import REQUEST_SIZE_MAX, Server, refusal
 
 SLEEP_MAX_MS: Final = 1000
 
@@ -75,6 +75,7 @@ class ServiceProcess:
             _access(config),
             config.ipc.clients_max,
             2 * REQUEST_SIZE_MAX,
+            refusal,
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
         self._replica = Replica(self._node_id, factory(config))

@@ -47,6 +47,7 @@ class _Held:
     guarantee: Guarantee
     request: Any = None  # of a read, decoded
     queued: Queued | None = None
+    left_before: bool = False  # it was on its way when a connection was lost
 
 
 @dataclass(slots=True)
@@ -248,6 +249,7 @@ class Server:
             held = self._held[key]
             if held.entry is not None:
                 if held.queued is not None:
+                    held.left_before |= held.queued.sent
                     held.queued.cancelled = True  # where it has not left yet
                 held.queued = self._group.send(held.entry, held.guarantee)
         if self._fence_open:
@@ -437,9 +439,14 @@ class Server:
                 continue
             self.stats.requests_late += 1
             unsent = held.queued is None or not held.queued.sent
-            if unsent:
+            if unsent and not held.left_before:
                 if held.queued is not None:
                     held.queued.cancelled = True
                 self._reply(key, Status.ERR_TRY_AGAIN, b"the cluster did not take it in time")
             else:
                 self._reply(key, Status.ERR_TIMEOUT, b"no agreement in time; it may come later")
+
+
+def refusal(status: Status, rule: str) -> bytes:
+    """Encode the last words for a client that is not served."""
+    return wire.TABLE.encode(wire.Gone(status, rule))

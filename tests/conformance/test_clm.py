@@ -149,7 +149,7 @@ def test_a_restart_of_the_service_is_no_change(cluster: Cluster, follower: Follo
 
 def test_all_nodes_agree_on_the_view(cluster: Cluster) -> None:
     def seen() -> set[tuple[object, ...]]:
-        views = set()
+        views: set[tuple[object, ...]] = set()
         for node in cluster.nodes:
             with clm.Client(run_dir=node.run_dir) as client:
                 buffer = client.track(TrackFlags.CURRENT)

@@ -113,6 +113,13 @@ class Cluster:
         document: dict[str, Any] = wait_for(live, f"{process} of node {node_id} serves")
         return document
 
+    def wait_restarted(self, node_id: int, program: str, before: int) -> None:
+        """Wait until supervisord has started a program again."""
+        wait_for(
+            lambda: self.pid(node_id, program) not in (before, 0),
+            f"{program} of node {node_id} runs again",
+        )
+
     def wait_equal(self, process: str) -> None:
         """Wait until all replicas of a service are at one position, with one digest."""
 

@@ -39,7 +39,7 @@ def test_kill_9_of_ckpt_again_and_again_under_load(cluster: Cluster, writers: li
     for node_id in (1, 2, 3, 1):
         progress(writers)
         pid = cluster.kill(node_id, "ckpt")
-        wait_for(lambda n=node_id, p=pid: cluster.pid(n, "ckpt") != p, "supervisord starts it")
+        cluster.wait_restarted(node_id, "ckpt", pid)
         cluster.wait_live(node_id, "ckpt")
     progress(writers)
     for writer in writers:
@@ -160,7 +160,7 @@ def test_one_node_alone_loses_nothing_when_its_processes_are_killed() -> None:
         for program in ("ckpt", "totemd", "ckpt"):
             progress([writer])
             pid = alone.kill(1, program)
-            wait_for(lambda p=pid, name=program: alone.pid(1, name) not in (p, 0), "it is back")
+            alone.wait_restarted(1, program, pid)
             alone.wait_live(1, "ckpt")
         progress([writer])
         writer.finish()
@@ -190,3 +190,18 @@ def test_status_says_that_all_is_well(cluster: Cluster) -> None:
     for node in cluster.nodes:
         for process in ("totemd", "clm", "ckpt"):
             assert status.ready(cluster.status(node.node_id, process))
+
+
+def test_a_killed_supervisord_is_started_again_and_takes_its_processes_over(
+    cluster: Cluster,
+) -> None:
+    before = cluster.pid(2, "totemd")
+    supervisord = cluster.supervisor(2).pid()
+    assert supervisord is not None
+    with ckpt.Client(run_dir=cluster.run_dir(2)) as client, client.open("kept", ATTRIBUTES) as c:
+        c["a"] = b"before"
+        os.kill(supervisord, signal.SIGKILL)
+        cluster.up()
+        assert cluster.pid(2, "totemd") != before
+        assert c["a"] == b"before"
+        client.unlink("kept")

@@ -7,6 +7,7 @@ import itertools
 import typing
 
 from openais.wire import port
+from openais.wire.status import Status
 from totemd.protocol import local
 from totemd.protocol.effects import State
 from totemd.protocol.messages import Message
@@ -45,5 +46,5 @@ def test_the_core_and_the_port_use_the_same_numbers() -> None:
     for ours, theirs in ((local.Reason, port.Reason),):
         assert {m.name: int(m) for m in ours} == {m.name: int(m) for m in theirs}
     for refusal in local.Refusal:
-        assert port.Status[f"ERR_{refusal.name}"] == refusal
+        assert int(Status[f"ERR_{refusal.name}"]) == int(refusal)
     assert local.PAYLOAD_SIZE_MAX == port.MULTICAST_SIZE_MAX

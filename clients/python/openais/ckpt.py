@@ -351,8 +351,8 @@ class Checkpoint:
     def _client_close(self, call: Call) -> None:
         try:
             self._session.call(call.name, call.message)
-        except errors.BadHandleError:
-            return  # the client was closed first, or a merge ended this handle
+        except (errors.BadHandleError, errors.LibraryError):
+            return  # the client was closed first, or the session is gone: so is this open
 
     # A mapping of section ids to data
 

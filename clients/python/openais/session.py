@@ -108,7 +108,10 @@ class Session:
 
     def unreachable(self) -> AisError:
         """Return the error for a service that does not answer."""
-        why = "the socket does not exist" if not self._path.exists() else "no answer"
+        try:
+            why = "no answer" if self._path.exists() else "the socket does not exist"
+        except OSError as error:
+            why = error.strerror or str(error)
         return errors.error(
             Status.ERR_TRY_AGAIN,
             f"{self.service}.open",

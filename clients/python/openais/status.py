@@ -29,8 +29,11 @@ def query(run_dir: Path, process: str, timeout_s: float = TIMEOUT_S) -> dict[str
         path = socket_path(run_dir, f"{process}.sock")
     except SocketPathError:
         return None
-    if not path.exists():
-        return None
+    try:
+        if not path.exists():
+            return None
+    except OSError:
+        return None  # the directory may not be entered
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)

@@ -183,5 +183,5 @@ class Checkpoint:
             self._closed = True
             try:
                 await self._session.call(call.name, call.message)
-            except errors.BadHandleError:
-                return  # the client was closed first, or a merge ended this handle
+            except (errors.BadHandleError, errors.LibraryError):
+                return  # the client was closed first, or the session is gone: so is this open

@@ -51,7 +51,17 @@ def status(options: argparse.Namespace) -> int:
             "start the node: supervisorctl start cluster, or openais cluster up\n"
         )
         return CANNOT_CONNECT
-    return 0 if all(ask.ready(document) for document in found) else DOWN
+    views = {
+        tuple(document["members"])
+        for node in documents.values()
+        if (document := node["totemd"]) is not None
+    }
+    if len(views) > 1:
+        sys.stderr.write(
+            "openais cluster status: the nodes are in different rings; "
+            "see their logs, and compare keys: ais-keygen --fingerprint\n"
+        )
+    return 0 if len(views) == 1 and all(ask.ready(document) for document in found) else DOWN
 
 
 def _show(documents: dict[Path, dict[str, dict[str, Any] | None]]) -> None:

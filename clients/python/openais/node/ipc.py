@@ -7,8 +7,10 @@ Knows bundles and connections, not what the messages mean.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,7 @@ from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from openais.node.paths import SocketPathError, socket_path
 from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
+from openais.wire.status import Status
 
 RECEIVE_BUDGET: Final = 256  # bundles per wake-up
 SEND_QUEUE_BUNDLES: Final = 64  # handed to ZeroMQ per client; the rest waits here
@@ -30,6 +33,9 @@ PEER_PROPERTY: Final = "Peer-Address"
 MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
 
 _LOG = EventLog(__name__)
+
+
+Refuse = Callable[[Status, str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ class IpcServer:
         access: who may connect.
         clients_max: connections at a time.
         frame_size_max: bytes of one bundle; a larger one ends the connection.
+        refuse: encodes the last words for a client that is not served (any more).
 
     Raises:
         ExitError: status 20, the socket cannot be bound.
@@ -106,8 +113,10 @@ class IpcServer:
         access: Access,
         clients_max: int,
         frame_size_max: int,
+        refuse: Refuse,
     ) -> None:
         self.stats: Final = IpcStats()
+        self._refuse: Final = refuse
         self.access: Final = access
         self._clients_max: Final = clients_max
         self._clients: Final[dict[int, _Client]] = {}
@@ -213,10 +222,12 @@ class IpcServer:
         address = str(frame.get(PEER_PROPERTY))
         uid, gid, pid = (int(part) for part in address.split(":")[-3:])
         peer = Peer(uid, gid, pid)
-        if not self.access.allows(peer) or len(self._clients) >= self._clients_max:
-            self.stats.clients_refused += 1
-            if self.stats.clients_refused & (self.stats.clients_refused - 1) == 0:
-                _LOG.warning("client_refused", uid=uid, pid=pid, clients=len(self._clients))
+        if not self.access.allows(peer):
+            self._turn_away(identity, peer, Status.ERR_ACCESS, f"uid {uid} may not connect")
+            return None
+        if len(self._clients) >= self._clients_max:
+            rule = f"{self._clients_max} clients are connected"
+            self._turn_away(identity, peer, Status.ERR_NO_RESOURCES, rule)
             return None
         self._serial += 1
         client = _Client(self._serial, identity, peer, int(frame.get(zmq.SRCFD)))
@@ -230,6 +241,14 @@ class IpcServer:
         self._by_descriptor[client.descriptor] = client
         self._watch(client)
         return client
+
+    def _turn_away(self, identity: bytes, peer: Peer, status: Status, rule: str) -> None:
+        self.stats.clients_refused += 1
+        if self.stats.clients_refused & (self.stats.clients_refused - 1) == 0:
+            _LOG.warning("client_refused", uid=peer.uid, pid=peer.pid, rule=rule)
+        with contextlib.suppress(zmq.ZMQError):  # it does not even read its refusal
+            words = pack_bundle([self._refuse(status, rule)])
+            self._socket.send_multipart([identity, words], zmq.DONTWAIT)
 
     def _watch(self, client: _Client) -> None:
         pid = client.peer.pid
@@ -323,14 +342,16 @@ class IpcServer:
         _LOG.warning("client_overflowed", pid=c.peer.pid, bytes=c.waiting_bytes)
         c.dropped = True
         c.waiting.clear()
-        c.waiting_bytes = 0
+        words = self._refuse(Status.ERR_LIBRARY, "this client did not read what it was sent")
+        c.waiting.append(words)  # goes out when it reads again
+        c.waiting_bytes = len(words)
         self._closed.append((c.id, c.peer.pid))
 
     def flush(self) -> None:
         """Send what waits, in bundles; what a client does not take yet stays."""
         for client in list(self._unsent):
             c = self._clients.get(client)
-            if c is None or c.dropped or self._send(c):
+            if c is None or self._send(c):
                 self._unsent.discard(client)
 
     def _send(self, c: _Client) -> bool:

@@ -1,0 +1,111 @@
+"""The openais command, as a person uses it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from openais import ckpt
+from tests.integration.cluster import Cluster, short_directory
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def openais(*arguments: str, run_dir: Path | None = None) -> tuple[int, str, str]:
+    """Run the command; return (status, output, errors)."""
+    environment = {k: v for k, v in os.environ.items() if k != "OPENAIS_RUN_DIR"}
+    if run_dir is not None:
+        environment["OPENAIS_RUN_DIR"] = str(run_dir)
+    done = subprocess.run(
+        [sys.executable, "-m", "openais.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=ROOT,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_status_shows_every_process_of_every_node(cluster: Cluster) -> None:
+    status, output, _ = openais("cluster", "status", "--dir", str(cluster.directory))
+    assert status == 0
+    assert output.count("operational") == 3
+    assert output.count("live") == 6
+    assert output.count("1 2 3") == 9
+
+
+def test_status_as_json(cluster: Cluster) -> None:
+    status, output, _ = openais("cluster", "status", "--json", run_dir=cluster.run_dir(1))
+    assert status == 0
+    (node,) = json.loads(output).values()
+    assert node["totemd"]["members"] == [1, 2, 3]
+    assert node["totemd"]["gate"] == "open"
+    assert node["ckpt"]["state"] == node["clm"]["state"] == "live"
+
+
+def test_status_of_a_node_that_is_down_says_what_to_do() -> None:
+    with short_directory() as directory:
+        status, _, errors = openais("cluster", "status", run_dir=directory)
+    assert status == 3
+    assert "start the node" in errors
+
+
+def test_status_tells_a_stopped_service(cluster: Cluster) -> None:
+    cluster.supervisorctl(3, "stop", "ckpt")
+    status, output, _ = openais("cluster", "status", "--dir", str(cluster.directory))
+    cluster.supervisorctl(3, "start", "ckpt")
+    cluster.wait_live(3, "ckpt")
+    assert status == 1
+    assert "down" in output
+
+
+def test_ckpt_list_show_and_dump(cluster: Cluster) -> None:
+    run_dir = cluster.run_dir(2)
+    with ckpt.Client(run_dir=cluster.run_dir(1)) as client, client.open("shown") as shown:
+        shown["plain"] = b"text"
+        shown[b"\xff"] = b"\0\1"
+        _, listed, _ = openais("ckpt", "list", run_dir=run_dir)
+        assert "shown" in listed
+        _, listed, _ = openais("ckpt", "list", "--json", run_dir=run_dir)
+        assert [c["sections"] for c in json.loads(listed) if c["name"] == "shown"] == [2]
+        _, text, _ = openais("ckpt", "show", "shown", run_dir=run_dir)
+        assert "plain" in text
+        assert "\\xff" in text
+        _, dumped, _ = openais("ckpt", "dump", "shown", run_dir=run_dir)
+        lines = [json.loads(line) for line in dumped.splitlines()]
+        assert [base64.b64decode(line["data"]) for line in lines] == [b"text", b"\0\1"]
+        client.unlink("shown")
+
+
+def test_ckpt_of_an_unknown_name_says_so(cluster: Cluster) -> None:
+    for command in ("show", "dump"):
+        status, _, errors = openais("ckpt", command, "nothing", run_dir=cluster.run_dir(1))
+        assert status == 1
+        assert 'no checkpoint "nothing"' in errors
+
+
+def test_ckpt_without_a_service_says_where_it_looked() -> None:
+    with short_directory() as directory:
+        status, _, errors = openais("ckpt", "list", "--run-dir", str(directory))
+    assert status == 3
+    assert "ckpt.sock" in errors
+
+
+def test_a_cluster_directory_that_is_too_long_is_refused() -> None:
+    with short_directory() as directory:
+        long = directory / ("d" * 80)
+        status, _, errors = openais("cluster", "up", "--dir", str(long))
+    assert status == 1
+    assert "use a shorter --dir" in errors
+
+
+def test_down_without_a_cluster_says_so() -> None:
+    with short_directory() as directory:
+        status, _, errors = openais("cluster", "down", "--dir", str(directory))
+    assert status == 1
+    assert "no cluster here" in errors
