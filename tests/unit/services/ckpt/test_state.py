@@ -1,0 +1,195 @@
+"""The state of the checkpoint service: snapshots, time, returning nodes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from openais.wire import ckpt as wire
+from openais.wire.port import RingId
+from openais.wire.status import TIME_END, Status
+from services.ckpt.state import Checkpoints
+from services.kit.machine import Answer, Caller, Context, NodeId, Report, SessionId, View
+
+VIEW = View(RingId(4, 1), (NodeId(1), NodeId(2)), (), ())
+MANY = wire.Attributes(1, 0, 1_000, 8, 100, 8)
+RWC = 7
+
+
+class Bench:
+    """A machine, and a clock that moves by one with each operation."""
+
+    def __init__(self) -> None:
+        self.machine = Checkpoints()
+        self.now_ns = 1_000_000
+
+    def context(self, session: bytes = b"s1", node: int = 1) -> Context:
+        self.now_ns += 1
+        caller = Caller(NodeId(node), SessionId(session), 1)
+        return Context(self.now_ns, NodeId(node), caller, VIEW)
+
+    def do(self, operation: Any, session: bytes = b"s1", node: int = 1) -> Answer:
+        (answer,) = self.machine.apply(operation, self.context(session, node))
+        assert isinstance(answer, Answer)
+        self.machine.check()
+        return answer
+
+    def ask(self, operation: Any, session: bytes = b"s1") -> Answer:
+        return self.machine.read(operation, self.context(session))
+
+    def opened(self, handle: int = 1, name: bytes = b"n", **where: Any) -> None:
+        operation = wire.Open(handle, name, RWC, MANY, wire.Level.B_02)
+        assert self.do(operation, **where).status is Status.OK
+
+    def expire(self) -> int:
+        operations = self.machine.expired(self.now_ns)
+        for operation in operations:
+            self.machine.apply(operation, Context(self.now_ns, NodeId(1), None, VIEW))
+            self.machine.check()
+        return len(operations)
+
+
+def create(handle: int, section: bytes, expiration_ns: int = TIME_END) -> wire.SectionCreate:
+    return wire.SectionCreate(handle, section, expiration_ns, b"data")
+
+
+def test_a_handle_belongs_to_its_session() -> None:
+    bench = Bench()
+    bench.opened()
+    assert bench.do(create(1, b"a"), session=b"other").status is Status.ERR_BAD_HANDLE
+
+
+def test_a_handle_is_used_once_at_a_time() -> None:
+    bench = Bench()
+    bench.opened()
+    again = wire.Open(1, b"n", RWC, MANY, wire.Level.B_02)
+    assert bench.do(again).status is Status.ERR_INVALID_PARAM
+
+
+def test_the_end_of_a_session_closes_all_it_had_open() -> None:
+    bench = Bench()
+    bench.opened(1, b"a")
+    bench.opened(2, b"b")
+    bench.machine.session_closed(SessionId(b"s1"), bench.context())
+    bench.machine.check()
+    assert bench.machine.describe()["opens"] == 0
+    assert bench.machine.deadline_ns() == bench.now_ns + 1_000
+
+
+def test_a_retention_that_was_proposed_before_an_open_deletes_nothing() -> None:
+    bench = Bench()
+    bench.opened()
+    bench.do(wire.Close(1))
+    bench.now_ns += 2_000
+    proposed = bench.machine.expired(bench.now_ns)
+    bench.opened(2)
+    for operation in proposed:
+        bench.machine.apply(operation, Context(bench.now_ns, NodeId(1), None, VIEW))
+    assert bench.machine.describe()["checkpoints"] == 1
+    bench.do(wire.Close(2))
+    for operation in proposed:
+        bench.machine.apply(operation, Context(bench.now_ns, NodeId(1), None, VIEW))
+    assert bench.machine.describe()["checkpoints"] == 1, "a new retention has a new generation"
+
+
+def test_what_is_proposed_stays_due_until_it_is_delivered() -> None:
+    bench = Bench()
+    bench.opened()
+    bench.do(create(1, b"a", bench.now_ns + 10))
+    bench.now_ns += 20
+    assert len(bench.machine.expired(bench.now_ns)) == 1
+    assert bench.expire() == 1
+    assert bench.expire() == 0
+    assert bench.machine.describe()["sections"] == 0
+
+
+def test_a_new_expiration_time_makes_the_old_one_void() -> None:
+    bench = Bench()
+    bench.opened()
+    bench.do(create(1, b"a", bench.now_ns + 10))
+    proposed = wire.SectionExpire(_uid(bench), b"a", bench.now_ns + 9)
+    bench.do(wire.SectionExpirationTimeSet(1, b"a", TIME_END))
+    bench.machine.apply(proposed, Context(bench.now_ns, NodeId(1), None, VIEW))
+    assert bench.machine.deadline_ns() is None
+    assert bench.machine.describe()["sections"] == 1
+
+
+def _uid(bench: Bench) -> bytes:
+    told = wire.TABLE.decode(bench.machine.report((SessionId(b"s1"),)))
+    uid: bytes = told.opens[0].uid
+    return uid
+
+
+def test_what_a_returning_node_had_open_is_opened_again() -> None:
+    bench = Bench()
+    bench.opened(1)
+    bench.opened(1, session=b"s2", node=2)
+    report = bench.machine.report((SessionId(b"s2"),))
+    bench.machine.session_closed(SessionId(b"s2"), bench.context())
+    joined = View(RingId(8, 1), VIEW.members, (NodeId(2),), ())
+    bench.machine.view_changed(joined, {NodeId(2): Report(NodeId(2), report)}, bench.context())
+    bench.machine.check()
+    assert bench.do(create(1, b"a"), session=b"s2", node=2).status is Status.OK
+
+
+def test_an_active_replica_leaves_with_its_node() -> None:
+    bench = Bench()
+    attributes = wire.Attributes(2 | 8, 0, 0, 8, 100, 8)
+    bench.do(wire.Open(1, b"n", RWC, attributes, wire.Level.B_02), node=2)
+    bench.do(wire.ActiveReplicaSet(1), node=2)
+    assert bench.ask(wire.StatusGet(1)).status is Status.OK
+    alone = View(RingId(8, 1), (NodeId(1),), (), ())
+    bench.machine.view_changed(alone, {}, bench.context())
+    assert bench.ask(wire.StatusGet(1)).status is Status.ERR_NOT_EXIST
+
+
+def test_a_dump_comes_in_parts_of_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "CALL_SIZE_MAX", 8)
+    bench = Bench()
+    bench.opened()
+    for k in range(5):
+        bench.do(create(1, b"%d" % k))
+    seen: list[bytes] = []
+    more = True
+    while more:
+        part = bench.ask(wire.CheckpointDump(b"n", len(seen))).result
+        seen += [s.section.section_id for s in part.sections]
+        more = part.more
+    assert seen == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_results_of_other_classes_are_no_operations() -> None:
+    bench = Bench()
+    assert bench.do(wire.Erroneous(1)).status is Status.ERR_INVALID_PARAM
+    assert bench.ask(wire.Close(1)).status is Status.ERR_INVALID_PARAM
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_snapshot_restores_a_random_history_exactly(seed: int) -> None:
+    rng = random.Random(seed)
+    bench = Bench()
+    for _ in range(150):
+        handle, section = rng.randint(1, 4), b"%d" % rng.randint(0, 5)
+        operation: Any = rng.choice(
+            [
+                wire.Open(handle, b"n%d" % rng.randint(0, 2), RWC, MANY, wire.Level.B_02),
+                wire.Close(handle),
+                wire.Unlink(b"n%d" % rng.randint(0, 2)),
+                create(handle, section, bench.now_ns + rng.randint(0, 50)),
+                wire.SectionOverwrite(handle, section, rng.randbytes(9), rng.random() < 0.5),
+                wire.Write(handle, (wire.WriteElement(section, rng.randint(0, 50), b"xyz"),)),
+                wire.SectionDelete(handle, section),
+                wire.SectionCreate(handle, None, TIME_END, b""),
+            ]
+        )
+        bench.do(operation, session=rng.choice([b"s1", b"s2"]))
+        if rng.random() < 0.1:
+            bench.expire()
+    copy = Checkpoints()
+    copy.load(bench.machine.dump())
+    copy.check()
+    assert copy.dump() == bench.machine.dump()
+    assert copy.deadline_ns() == bench.machine.deadline_ns()
+    assert copy.describe() == bench.machine.describe()
