@@ -42,6 +42,8 @@ system {{
     run_dir: {directory}/run
     state_dir: {directory}/state
     sched_rr: no
+    priority: 0
+    mlock: no
 }}
 logging {{
     to_stderr: yes

@@ -20,7 +20,7 @@ from openais.node.exits import Exit, ExitError
 from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
-from totemd import keyfile, seal
+from totemd import keyfile, privileges, seal
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -142,6 +142,7 @@ class Daemon:
     def run(self) -> None:
         """Serve until told to stop; then leave the ring in order."""
         self._signals()
+        privileges.apply(self.config.system)
         server = self._port.server
         server.register(self._poller)
         for s in (self._sockets.data, self._sockets.token, self._wake_fd):

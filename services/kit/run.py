@@ -41,9 +41,10 @@ from services.kit.replica import (
     State,
     Told,
 )
-from services.kit.server import REQUEST_SIZE_MAX, Server, refusal
+from services.kit.server import Server, refusal
 
 SLEEP_MAX_MS: Final = 1000
+FRAME_SIZE_MAX: Final = 128 << 20  # bytes of one bundle of a client
 
 _LOG = EventLog(__name__)
 
@@ -74,7 +75,7 @@ class ServiceProcess:
             config.ipc.mode,
             _access(config),
             config.ipc.clients_max,
-            2 * REQUEST_SIZE_MAX,
+            FRAME_SIZE_MAX,
             refusal,
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
@@ -82,7 +83,13 @@ class ServiceProcess:
         self._history = b""
         self._snapshot = self._journal.read()
         self._server: Final = Server(
-            ipc, self._replica, self._group, operations, self.status, config.ipc.clients_max
+            ipc,
+            self._replica,
+            self._group,
+            operations,
+            self.status,
+            config.ipc.clients_max,
+            config.ipc.message_size_max_bytes,
         )
         self._poller: Final = zmq.Poller()
         self._wall_ns = 0

@@ -28,7 +28,7 @@ from services.kit.machine import Caller, Context, NodeId, Operation, Service, Se
 from services.kit.replica import Now, Replica
 
 SESSION_GRACE_MS: Final = 5000
-REQUEST_SIZE_MAX: Final = (64 << 20) + 4096  # bytes of one body: the largest data and more
+BODY_OVERHEAD_MAX: Final = 4096  # bytes of a request beside its data
 HELD_MAX: Final = 65_536  # requests of all sessions of this node
 HELLOS_MAX: Final = 4096  # that wait for the replica
 ACKNOWLEDGE_EVERY: Final = 32  # notifications between two ordered acknowledgements
@@ -82,6 +82,7 @@ class Server:
         operations: the table of the service, by request class.
         status: makes the status document.
         clients_max: sessions of this node.
+        data_size_max: bytes of data in one request.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class Server:
         operations: tuple[Operation, ...],
         status: Callable[[], dict[str, Any]],
         clients_max: int,
+        data_size_max: int,
     ) -> None:
+        self._body_size_max: Final = data_size_max + BODY_OVERHEAD_MAX
         self.ipc: Final = ipc
         self.stats: Final = ServerStats()
         self.replica = replica
@@ -329,8 +332,8 @@ class Server:
         self._hold(key, held)
 
     def _rule(self, request: wire.Request) -> tuple[Status, bytes] | None:
-        if len(request.body) > REQUEST_SIZE_MAX:
-            rule = f"{len(request.body)} bytes in one request, limit {REQUEST_SIZE_MAX}"
+        if len(request.body) > self._body_size_max:
+            rule = f"{len(request.body)} bytes in one request, limit {self._body_size_max}"
             return Status.ERR_NO_RESOURCES, rule.encode()
         if request.timeout_ms <= 0 or request.number <= 0:
             return Status.ERR_INVALID_PARAM, b"timeout and number must be positive"

@@ -467,8 +467,8 @@ _IPC: Final = SectionRule(
         Directive(
             "max_message",
             size(4096, 64 << 20),
-            "1M",
-            "largest request of a client",
+            "64M",
+            "largest data of one call of a client",
         ),
     ),
 )
