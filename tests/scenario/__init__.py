@@ -1,0 +1,1 @@
+"""Scripts of commands with the expected output under each: they read as documentation."""
