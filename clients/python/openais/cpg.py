@@ -144,6 +144,8 @@ class Cpg:
         """
         if self._connection.membership is Membership.JOINING:
             self._connection.wait_membership(Membership.JOINED, timeout)
+        if not self._connection.wait_drained(timeout):  # what was sent before stays before
+            raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
         self._connection.request("cpg.leave", lambda request: wire.Leave(request, b"-"), timeout)
 
     def mcast(

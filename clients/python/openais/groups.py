@@ -27,6 +27,7 @@ MESSAGE_SIZE_MAX: Final = (1 << 20) - 1024  # bytes of one message (cpg_max_atom
 QUEUED_MESSAGES_MAX: Final = 4096  # that wait in this process for totemd's window
 QUEUED_BYTES_MAX: Final = 8 << 20
 BUNDLE_SIZE_MAX: Final = MESSAGE_SIZE_MAX
+CLOSE_DRAIN_S: Final = 1.0  # that a close waits for messages to leave this process
 BUNDLE_ITEM_OVERHEAD: Final = 5  # bytes a message costs in its bundle
 
 
@@ -268,8 +269,19 @@ class GroupConnection:
         with self._changed:
             return self._changed.wait_for(lambda: not self.full or self._closed, seconds)
 
+    @property
+    def drained(self) -> bool:
+        """True: no message waits in this process."""
+        return not self._messages or self._closed or self._failure is not None
+
+    def wait_drained(self, seconds: float) -> bool:
+        """Wait until the messages that were queued have gone to totemd."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.drained, seconds)
+
     def close(self) -> None:
-        """Leave and close; may be repeated."""
+        """Leave and close; may be repeated. Queued messages go out if they can at once."""
+        self.wait_drained(CLOSE_DRAIN_S if self._attached.is_set() else 0)
         with self._changed:
             if self._closed:
                 return
@@ -302,7 +314,7 @@ class GroupConnection:
             self._controls = []
             while self._messages and self._has_window():
                 out.append(self._next_multicast())
-            if not self.full:
+            if not self.full or not self._messages:
                 self._changed.notify_all()
             return out
 

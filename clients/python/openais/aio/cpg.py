@@ -111,7 +111,12 @@ class Cpg:
             raise
 
     async def leave(self) -> None:
-        """Leave the group."""
+        """Leave the group, after the messages that wait here have gone."""
+        deadline = self._loop.time() + self._timeout
+        while not self._connection.drained:
+            if self._loop.time() >= deadline:
+                raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
+            await asyncio.sleep(ROOM_POLL_S)
         await self._request("cpg.leave", lambda request: wire.Leave(request, b"-"))
 
     async def mcast(self, payload: bytes, guarantee: Guarantee = Guarantee.AGREED) -> None:

@@ -1,0 +1,155 @@
+"""The server side of local sockets: refusals, limits, the end of clients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from openais.node.exits import Exit, ExitError
+from openais.node.ipc import Access, IpcServer, Peer
+from openais.wire.codec import pack_bundle, unpack_bundle
+from openais.wire.status import Status
+from tests.integration.cluster import short_directory, wait_for
+
+Context = zmq.Context[zmq.Socket[bytes]]
+CLIENTS: list[list[zmq.Socket[bytes]]] = []  # of the running test
+
+
+class Nobody(Access):
+    """Lets nobody in."""
+
+    def allows(self, peer: Peer) -> bool:
+        return peer.pid < 0
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    made: Context = zmq.Context()
+    clients: list[zmq.Socket[bytes]] = []
+    CLIENTS.append(clients)
+    yield made
+    for socket in clients:
+        socket.close(0)
+    CLIENTS.pop()
+    made.destroy(0)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with short_directory() as made:
+        yield made
+
+
+def serve(
+    context: Context, directory: Path, access: Access | None = None, clients_max: int = 10
+) -> IpcServer:
+    def refuse(status: Status, rule: str) -> bytes:
+        return f"{status.name}: {rule}".encode()
+
+    return IpcServer(
+        context, directory, "s.sock", 0o660, access or Access(), clients_max, 1 << 20, refuse
+    )
+
+
+def connect(context: Context, directory: Path) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.DEALER)
+    CLIENTS[-1].append(socket)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVTIMEO, 5_000)
+    socket.connect(f"ipc://{directory / 's.sock'}")
+    socket.send(pack_bundle([b"hello"]))
+    return socket
+
+
+def received(server: IpcServer, count: int) -> list[tuple[int, list[bytes]]]:
+    found: list[tuple[int, list[bytes]]] = []
+
+    def enough() -> bool:
+        found.extend(server.receive())
+        return len(found) >= count
+
+    wait_for(enough, f"{count} bundles")
+    return found
+
+
+def test_a_client_is_known_by_what_the_kernel_says(context: Context, directory: Path) -> None:
+    server = serve(context, directory)
+    connect(context, directory)
+    ((client, messages),) = received(server, 1)
+    assert messages == [b"hello"]
+    assert server.peer(client) == Peer(os.getuid(), os.getgid(), os.getpid())
+    server.close()
+
+
+def test_who_may_not_connect_is_told_so(context: Context, directory: Path) -> None:
+    server = serve(context, directory, Nobody())
+    socket = connect(context, directory)
+    wait_for(lambda: server.receive() or server.stats.clients_refused, "the refusal")
+    assert unpack_bundle(socket.recv())[0].startswith(b"ERR_ACCESS: uid ")
+    server.close()
+
+
+def test_one_client_too_many_is_told_so(context: Context, directory: Path) -> None:
+    server = serve(context, directory, clients_max=1)
+    connect(context, directory)
+    received(server, 1)
+    second = connect(context, directory)
+    wait_for(lambda: server.receive() or server.stats.clients_refused, "the refusal")
+    assert unpack_bundle(second.recv()) == [b"ERR_NO_RESOURCES: 1 clients are connected"]
+    server.close()
+
+
+def test_a_closed_socket_of_a_living_process_is_noticed(context: Context, directory: Path) -> None:
+    server = serve(context, directory)
+    socket = connect(context, directory)
+    ((client, _),) = received(server, 1)
+    socket.close(0)
+    closed = wait_for(lambda: server.receive() or server.closed(), "its end")
+    assert [c for c, _ in closed] == [client]
+    assert server.count == 0
+    server.close()
+
+
+def test_a_client_that_does_not_read_is_cut_off_with_last_words(
+    context: Context, directory: Path
+) -> None:
+    server = serve(context, directory)
+    socket = connect(context, directory)
+    ((client, _),) = received(server, 1)
+
+    def overflows() -> bool:
+        for _ in range(10):
+            server.send(client, bytes(1 << 20))
+        server.flush()
+        return not server.connected(client)
+
+    wait_for(overflows, "the bound is passed")
+    assert [c for c, _ in server.closed()] == [client]
+
+    def last_words() -> bool:
+        server.flush()
+        return unpack_bundle(socket.recv())[0].startswith(b"ERR_LIBRARY")
+
+    wait_for(last_words, "it is told when it reads again")
+    server.close()
+
+
+def test_a_bundle_is_answered_in_bundles(context: Context, directory: Path) -> None:
+    server = serve(context, directory)
+    socket = connect(context, directory)
+    ((client, _),) = received(server, 1)
+    for k in range(3):
+        server.send(client, b"%d" % k)
+    server.flush()
+    assert unpack_bundle(socket.recv()) == [b"0", b"1", b"2"]
+    server.close()
+
+
+def test_a_socket_that_cannot_be_bound(context: Context, directory: Path) -> None:
+    with pytest.raises(ExitError) as caught:
+        serve(context, directory / "missing")
+    assert caught.value.status is Exit.IPC_SOCKET
