@@ -13,6 +13,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,7 +28,8 @@ CALLS: Final = 100
 RECORD_PAUSE_S: Final = 0.4  # per call: some 250 records a second in all
 SETTLE_S: Final = 25.0  # after a fault every waiting call is answered within this time
 STEADY_S: Final = 2.0  # load before and after each fault
-PORT: Final = 5060
+PORT_FIRST: Final = 5060
+PORTS_TRIED: Final = 500
 READY_S: Final = 15.0
 COMPONENT_NODES: Final = (1, 2)
 
@@ -46,6 +48,7 @@ class Stage:
     def __init__(self, directory: Path) -> None:
         self.directory: Final = directory
         self.components: dict[int, Component] = {}
+        self._port: Final = _free_port()
 
     def node_dir(self, node: int) -> Path:
         """Return the directory of one node."""
@@ -53,7 +56,11 @@ class Stage:
 
     def address(self, node: int) -> tuple[str, int]:
         """Return where the component of one node listens."""
-        return (f"127.0.0.{node}", PORT)
+        return (f"127.0.0.{node}", self._port)
+
+    def log(self, node: int) -> Path:
+        """Return the log of the component of one node."""
+        return self.directory / f"callserver-{node}.log"
 
     def cluster(self, *arguments: str) -> None:
         """Run one ``openais cluster`` command.
@@ -67,8 +74,7 @@ class Stage:
     def start_component(self, node: int) -> None:
         """Start the component of one node."""
         host, port = self.address(node)
-        log = (self.directory / f"callserver-{node}.log").open("ab")
-        with log:
+        with self.log(node).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "examples.callserver.server", "--listen", f"{host}:{port}"],
                 env=os.environ | {"OPENAIS_RUN_DIR": str(self.node_dir(node) / "run")},
@@ -118,7 +124,9 @@ async def active_node(stage: Stage) -> int:
     """
     end = time.monotonic() + READY_S
     while time.monotonic() < end:
-        for node in stage.components:
+        for node, component in stage.components.items():
+            if component.process.poll() is not None:
+                raise CallLostError(f"the component of node {node} ended; see {stage.log(node)}")
             if await _is_active(stage.address(node)):
                 return node
         await asyncio.sleep(0.05)
@@ -137,6 +145,28 @@ async def _is_active(address: tuple[str, int]) -> bool:
         except (TimeoutError, OSError):
             return False
     return bool(line) and b"standby" not in line
+
+
+def _free_port() -> int:
+    """Return a port that is free at every component's address.
+
+    Raises:
+        CallLostError: there is none.
+    """
+    for port in range(PORT_FIRST, PORT_FIRST + PORTS_TRIED):
+        if all(_is_free((f"127.0.0.{node}", port)) for node in COMPONENT_NODES):
+            return port
+    raise CallLostError(f"no free TCP port in {PORT_FIRST}..{port}")
+
+
+def _is_free(address: tuple[str, int]) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError:
+            return False
+    return True
 
 
 def _children(pid: int) -> list[int]:
