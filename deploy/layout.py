@@ -103,7 +103,7 @@ def make(directory: Path, count: int) -> tuple[Node, ...]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         wanted = [Node(n, directory / f"n{n}") for n in range(1, count + 1)]
-        port = _free_port(count)
+        port = _free_port(directory, count)
         for node in wanted:
             _make_node(node, directory, port)
         _make_keys(wanted)
@@ -124,7 +124,7 @@ def _check_length(directory: Path) -> None:
 def _make_node(node: Node, cluster: Path, port: int) -> None:
     for folder, mode in FOLDERS.items():
         (node.directory / folder).mkdir(mode=mode, parents=True, exist_ok=True)
-    digest = hashlib.sha256(os.fsencode(cluster)).digest()
+    digest = _digest(cluster)
     text = _CONFIGURATION.format(
         cluster=f"local-{digest[:4].hex()}",
         node_id=node.node_id,
@@ -139,6 +139,10 @@ def _make_node(node: Node, cluster: Path, port: int) -> None:
     (conf / supervisor.CONFIG_NAME).write_text(own, encoding="utf-8")
 
 
+def _digest(directory: Path) -> bytes:
+    return hashlib.sha256(os.fsencode(directory)).digest()
+
+
 def _make_keys(wanted: list[Node]) -> None:
     first = wanted[0].directory / "conf" / "authkey"
     command = [sys.executable, "-m", "totemd.keygen", "-k", str(first)]
@@ -149,12 +153,18 @@ def _make_keys(wanted: list[Node]) -> None:
         shutil.copy2(first, node.directory / "conf" / "authkey")
 
 
-def _free_port(count: int) -> int:
-    """Return a port that is free, with the one below, on every address the nodes will use."""
-    for port in range(PORT_FIRST, PORT_FIRST + 2 * PORTS_TRIED, 2):
+def _free_port(directory: Path, count: int) -> int:
+    """Return a port that is free, with the one below, on every address the nodes will use.
+
+    Where to begin depends on the directory, so that clusters made at one time do not meet.
+    """
+    begin = int.from_bytes(_digest(directory)[6:8], "big")
+    for number in range(PORTS_TRIED):
+        port = PORT_FIRST + 2 * ((begin + number) % PORTS_TRIED)
         if all(_free(f"127.0.0.{n}", p) for n in range(1, count + 1) for p in (port - 1, port)):
             return port
-    raise LayoutError(f"no free pair of UDP ports in {PORT_FIRST - 1}..{port}")
+    last = PORT_FIRST + 2 * PORTS_TRIED - 2
+    raise LayoutError(f"no free pair of UDP ports in {PORT_FIRST - 1}..{last}")
 
 
 def _free(address: str, port: int) -> bool:

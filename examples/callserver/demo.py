@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class Stage:
     def __init__(self, directory: Path) -> None:
         self.directory: Final = directory
         self.components: dict[int, Component] = {}
-        self._port: Final = _free_port()
+        self._port: Final = _free_port(directory)
 
     def node_dir(self, node: int) -> Path:
         """Return the directory of one node."""
@@ -147,16 +148,18 @@ async def _is_active(address: tuple[str, int]) -> bool:
     return bool(line) and b"standby" not in line
 
 
-def _free_port() -> int:
-    """Return a port that is free at every component's address.
+def _free_port(directory: Path) -> int:
+    """Return a port that is free at every component's address; demos beside each other differ.
 
     Raises:
         CallLostError: there is none.
     """
-    for port in range(PORT_FIRST, PORT_FIRST + PORTS_TRIED):
+    begin = zlib.crc32(os.fsencode(directory))
+    for number in range(PORTS_TRIED):
+        port = PORT_FIRST + (begin + number) % PORTS_TRIED
         if all(_is_free((f"127.0.0.{node}", port)) for node in COMPONENT_NODES):
             return port
-    raise CallLostError(f"no free TCP port in {PORT_FIRST}..{port}")
+    raise CallLostError(f"no free TCP port in {PORT_FIRST}..{PORT_FIRST + PORTS_TRIED - 1}")
 
 
 def _is_free(address: tuple[str, int]) -> bool:
