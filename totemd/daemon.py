@@ -89,9 +89,12 @@ def parameters(config: NodeConfig) -> RingParameters:
 
 def payload_size_max(config: NodeConfig) -> int:
     """Return the bytes of one frame for the configured MTU."""
+    return messages.payload_size_max(config.totem.netmtu_bytes, _udp_overhead(config))
+
+
+def _udp_overhead(config: NodeConfig) -> int:
     ipv6 = ":" in config.interfaces[0].bind_address
-    overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
-    return messages.payload_size_max(config.totem.netmtu_bytes, overhead)
+    return messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
 
 
 class Daemon:
@@ -112,7 +115,7 @@ class Daemon:
             payload_size_max(config),
             SeatLimits(),
         )
-        self._sealer = seal.Sealer(key, algorithm, self.node_id, self._store.new_session())
+        self._sealer = self._new_sealer()
         self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
         self._sockets: Final = RingSockets(
             config.interfaces[0],
@@ -133,7 +136,7 @@ class Daemon:
         self._port: Final = Port(server, self.node, self.status)
         self._poller: Final = zmq.Poller()
         self._digests: Final = DigestLog()
-        self._dropped: Final[dict[str, int]] = {}
+        self._malformed = 0
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
         self._retired = False
@@ -194,28 +197,23 @@ class Daemon:
 
     def _network(self) -> None:
         for s in (self._sockets.data, self._sockets.token):
-            for datagram, source in self._sockets.receive(s):
-                self._datagram(datagram, source)
+            for train, source in self._sockets.receive(s):
+                self._train(train, source)
 
-    def _datagram(self, datagram: bytes, source: Address) -> None:
+    def _train(self, train: bytes, source: Address) -> None:
         now_ns = time.monotonic_ns()
-        try:
-            sender, order, data = self._opener.open(datagram, source[0], now_ns)
-            message = messages.decode(data)
-        except seal.SealError as error:
-            self._count_dropped(error.rule)
-            if error.rule == seal.DIGEST:
-                self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
-            return
-        except messages.DecodeError as error:
-            self._count_dropped("malformed")
-            _LOG.debug("message_malformed", address=source[0], rule=str(error))
-            return
-        self._sockets.learn(sender, source)
-        self._perform(self.node.receive(message, sender, order, now_ns))
-
-    def _count_dropped(self, rule: str) -> None:
-        self._dropped[rule] = self._dropped.get(rule, 0) + 1
+        for sender, order, data in self._opener.open_train(train, len(train), source[0], now_ns):
+            try:
+                message = messages.decode(data)
+            except messages.DecodeError as error:
+                self._malformed += 1
+                _LOG.debug("message_malformed", address=source[0], rule=str(error))
+                continue
+            self._sockets.learn(sender, source)
+            self._perform(self.node.receive(message, sender, order, now_ns))
+        if self._opener.digest_failures:
+            self._opener.digest_failures.clear()
+            self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
 
     def _expire(self) -> None:
         now_ns = time.monotonic_ns()
@@ -226,18 +224,23 @@ class Daemon:
             self._peers_saved_ns = now_ns
             self._store.save_peer_sessions(self._opener.sessions())
             if self._sealer.worn:
-                session = self._store.new_session()
-                self._sealer = seal.Sealer(self._key, self._algorithm, self.node_id, session)
+                self._sealer = self._new_sealer()
+
+    def _new_sealer(self) -> seal.Sealer:
+        size = self.config.totem.netmtu_bytes - _udp_overhead(self.config)
+        session = self._store.new_session()
+        return seal.Sealer(self._key, self._algorithm, self.node_id, session, size)
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Tell):
                 self._port.tell(effect)
             elif isinstance(effect, Multicast):
-                self._sockets.multicast(self._sealer.seal(messages.encode(effect.message)))
+                for datagram in self._sealer.seal(messages.encode(effect.message)):
+                    self._sockets.multicast(datagram)
             elif isinstance(effect, Unicast):
-                datagram = self._sealer.seal(messages.encode(effect.message))
-                self._sockets.unicast(effect.node_id, datagram)
+                for datagram in self._sealer.seal(messages.encode(effect.message)):
+                    self._sockets.unicast(effect.node_id, datagram)
             else:
                 self._perform_rare(effect)
 
@@ -283,7 +286,7 @@ class Daemon:
         counters: dict[str, int] = {}
         for stats in (ring.stats, node.stats, self._sockets.stats, self._port.server.stats):
             counters |= dataclasses.asdict(stats)
-        for rule, count in self._dropped.items():
+        for rule, count in {**self._opener.failures, "malformed": self._malformed}.items():
             counters[f"datagrams_dropped_{rule.replace(' ', '_')}"] = count
         gate_open = node.packer.gate_open and ring.state is State.OPERATIONAL
         return {
