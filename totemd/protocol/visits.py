@@ -184,6 +184,7 @@ class Visits(Idle):
         else:
             outlier_ns = OUTLIER * self.rotation_ns
             self.rotation_ns += (min(rotation_ns, outlier_ns) - self.rotation_ns) // 8
+        self.stats.rotation_us = self.rotation_ns // 1_000
 
     def _report_late(self) -> None:
         self.stats.tokens_late += 1
