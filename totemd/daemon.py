@@ -43,7 +43,7 @@ from totemd.store import Store
 from totemd.udp import Address, RingSockets
 
 SLEEP_MAX_MS: Final = 1000
-BLOCK_DATAGRAMS: Final = 8  # of one full frame
+BLOCK_DATAGRAMS: Final = 22  # of one full frame
 DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
 PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
@@ -155,6 +155,7 @@ class Daemon:
         """Serve until told to stop; then leave the ring in order."""
         self._signals()
         privileges.apply(self.config.system)
+        privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
         for s in (self._sockets.data, self._sockets.token, self._wake_fd):
