@@ -274,10 +274,10 @@ class Daemon:
         if self._held:
             self._hold(effects)
             return
-        datagrams: list[bytes] = []
+        datagrams: list[seal.Datagram] = []
         for effect in effects:
             if isinstance(effect, Multicast):
-                datagrams += self._sealer.seal(messages.encode(effect.message))
+                datagrams += self._sealer.pieces(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
             else:
@@ -285,7 +285,7 @@ class Daemon:
                     self._sockets.multicast(datagrams)
                     datagrams = []
                 if isinstance(effect, Unicast):
-                    sealed = self._sealer.seal(messages.encode(effect.message))
+                    sealed = self._sealer.pieces(messages.encode(effect.message))
                     self._sockets.unicast(effect.node_id, sealed)
                 elif isinstance(effect, Persist):
                     if not self._store.durable(effect.ring_seq):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from totemd.protocol.messages import Message, RingId
+from totemd.protocol.messages import Buffer, Message, RingId
 
 
 class State(Enum):
@@ -75,7 +75,7 @@ class Deliver:
     seq: int
     originator: int
     guarantee: int
-    payload: bytes
+    payload: Buffer
     transitional: bool
 
 

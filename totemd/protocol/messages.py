@@ -63,6 +63,9 @@ def payload_size_max(netmtu_bytes: int, udp_overhead: int = UDP_OVERHEAD_IPV4) -
     return netmtu_bytes - udp_overhead - SEAL_OVERHEAD - 2 * DATA_HEADER.size
 
 
+Buffer: TypeAlias = bytes | memoryview
+
+
 class DecodeError(Exception):
     """The bytes are not a message of this protocol; says which rule they break."""
 
@@ -84,7 +87,7 @@ class Data:
     guarantee: int  # 0..3; 3 is safe
     flags: int
     visit: int  # the originator's token visits in this ring
-    payload: bytes
+    payload: Buffer
 
     @property
     def encapsulated(self) -> bool:
@@ -205,7 +208,7 @@ def encode_data(m: Data) -> bytes:
     )
 
 
-def decode(data: bytes) -> Message:
+def decode(data: Buffer) -> Message:
     """Decode one message and check it.
 
     Raises:
@@ -223,10 +226,10 @@ def decode(data: bytes) -> Message:
         raise DecodeError(f"unknown message type {kind}")
     if seq > SEQ_MAX:
         raise DecodeError("ring seq over 2^63")
-    return decoder(RingId(seq, representative), data)
+    return decoder(RingId(seq, representative), bytes(data))
 
 
-def _decode_data(data: bytes) -> Data:
+def _decode_data(data: Buffer) -> Data:
     if len(data) < DATA_HEADER.size:
         raise DecodeError("data: shorter than its header")
     _, _, _, rep, ring_seq, seq, originator, guarantee, flags, _, visit = DATA_HEADER.unpack_from(
@@ -234,7 +237,9 @@ def _decode_data(data: bytes) -> Data:
     )
     if guarantee > 3 or not originator or not 0 < seq <= SEQ_MAX or ring_seq > SEQ_MAX:
         raise DecodeError("data: guarantee, originator or seq out of range")
-    return Data(RingId(ring_seq, rep), seq, originator, guarantee, flags, visit, data[36:])
+    return Data(
+        RingId(ring_seq, rep), seq, originator, guarantee, flags, visit, memoryview(data)[36:]
+    )
 
 
 def _header(kind: int, ring: RingId) -> bytes:
