@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from bench import checkpoints, network, ring
+from bench import checkpoints, latency, network, ring
 from bench.client import ClientError
 from bench.network import NetworkError
 from bench.options import Options
@@ -17,9 +17,10 @@ from bench.report import say
 
 MEASUREMENTS: Final[dict[str, Callable[[Options], None]]] = {
     "ring": ring.main,
+    "latency": latency.main,
     "checkpoints": checkpoints.main,
 }
-NEED_NAMESPACES: Final = frozenset({"ring"})
+NEED_NAMESPACES: Final = frozenset({"ring", "latency"})
 
 
 def main() -> int:
