@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from bench import checkpoints, latency, network, ring
+from bench import checkpoints, failover, idle, latency, network, oversubscribed, ring
 from bench.client import ClientError
 from bench.network import NetworkError
 from bench.options import Options
@@ -18,9 +18,12 @@ from bench.report import say
 MEASUREMENTS: Final[dict[str, Callable[[Options], None]]] = {
     "ring": ring.main,
     "latency": latency.main,
+    "failover": failover.main,
+    "idle": idle.main,
+    "oversubscribed": oversubscribed.main,
     "checkpoints": checkpoints.main,
 }
-NEED_NAMESPACES: Final = frozenset({"ring", "latency"})
+NEED_NAMESPACES: Final = frozenset({"ring", "latency", "failover", "oversubscribed"})
 
 
 def main() -> int:

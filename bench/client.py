@@ -150,7 +150,8 @@ def play(clients: list[Client], run: Run, number: int) -> list[Result]:
             f"run {number} {mode.value} {run.size} {int(run.rate)} "
             f"{begin_ns} {from_ns} {end_ns} {run.senders} {index}"
         )
-    results = [_result(client) for client in clients]
+    seconds = run.warm_up_s + run.seconds + ANSWER_TIMEOUT_S
+    results = [_result(client, seconds) for client in clients]
     sent = sum(result.sent for result in results)
     for client, result in zip(clients, results, strict=True):
         if result.received != sent:
@@ -158,8 +159,8 @@ def play(clients: list[Client], run: Run, number: int) -> list[Result]:
     return results
 
 
-def _result(client: Client) -> Result:
-    found = client.answer()
+def _result(client: Client, seconds: float) -> Result:
+    found = client.answer(seconds)
     return Result(
         sent=int(found["sent"]),
         counted=int(found["counted"]),
