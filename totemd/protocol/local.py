@@ -109,7 +109,15 @@ class Delivered:
     index: int
     node_id: int
     pid: int
-    payload: bytes
+    payload: bytes | memoryview
+
+
+@dataclass(slots=True)
+class DeliveredOwn:
+    """The multicast ``request`` of this very connection, in the total order; it has the payload."""
+
+    index: int
+    request: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,7 @@ Event: TypeAlias = (
     | Done
     | Accepted
     | Delivered
+    | DeliveredOwn
     | View
     | RingChanged
     | CaughtUp
