@@ -132,17 +132,20 @@ class Port:
         """Send one event of the core to its connection."""
         event = effect.event
         elements: list[Buffer] = []
-        wire.TABLE.put(self._event(event), elements)
+        if isinstance(event, local.Delivered):
+            wire.TABLE.put(
+                wire.Delivered(event.index, event.node_id, event.pid, event.payload), elements
+            )
+        elif isinstance(event, local.DeliveredOwn):
+            wire.TABLE.put(wire.DeliveredOwn(event.index, event.request), elements)
+        else:
+            wire.TABLE.put(self._event(event), elements)
         self.server.send(effect.connection, *elements)
         if isinstance(event, local.Refused) and event.request == 0:
             self._attached.pop(effect.connection, None)
             self.server.drop(effect.connection)
 
-    def _event(self, event: local.Event) -> object:
-        if isinstance(event, local.Delivered):
-            return wire.Delivered(event.index, event.node_id, event.pid, event.payload)
-        if isinstance(event, local.DeliveredOwn):
-            return wire.DeliveredOwn(event.index, event.request)
+    def _event(self, event: local.RareEvent) -> object:
         match event:
             case local.Attached(history, index, resumed):
                 return wire.Attached(

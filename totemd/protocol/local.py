@@ -155,18 +155,10 @@ class SnapshotWanted:
     log_bytes: int
 
 
-Event: TypeAlias = (
-    Attached
-    | Refused
-    | Done
-    | Accepted
-    | Delivered
-    | DeliveredOwn
-    | View
-    | RingChanged
-    | CaughtUp
-    | SnapshotWanted
+RareEvent: TypeAlias = (
+    Attached | Refused | Done | Accepted | View | RingChanged | CaughtUp | SnapshotWanted
 )
+Event: TypeAlias = Delivered | DeliveredOwn | RareEvent
 
 
 @dataclass(slots=True)

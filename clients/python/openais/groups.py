@@ -393,7 +393,7 @@ class GroupConnection:
         with self._lock:
             bundle: list[bytes] = []
             while self._undelivered and self._undelivered[0][0] <= request:
-                number, bundle = self._undelivered.popleft()
+                _number, bundle = self._undelivered.popleft()
         self._pass(Address(self.node_id, os.getpid()), bundle)
 
     def _pass(self, sender: Address, bundle: list[bytes]) -> None:

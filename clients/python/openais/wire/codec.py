@@ -245,7 +245,7 @@ def pack_frames(elements: Sequence[Buffer]) -> list[Buffer]:
     return [msgpack.packb(small), *large]
 
 
-def unpack_frames(frames: list[Buffer]) -> list[Buffer]:
+def unpack_frames(frames: Sequence[Buffer]) -> list[Buffer]:
     """Open the frames of one message of a socket.
 
     Raises:
