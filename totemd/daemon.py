@@ -41,13 +41,15 @@ from totemd.protocol.parameters import MS, ParameterError, RingParameters
 from totemd.protocol.seats import SeatLimits
 from totemd.store import Store
 from totemd.udp import Address, RingSockets
+from totemd.writer import Writer, WriterLostError
 
 SLEEP_MAX_MS: Final = 1000
-BLOCK_DATAGRAMS: Final = 8  # of one full frame
+BLOCK_DATAGRAMS: Final = 22  # of one full frame
 DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
 PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
+HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
 DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
 DIGEST_SOURCES_MAX: Final = 256
 ALONE_NS: Final = 10_000 * MS
@@ -112,10 +114,12 @@ class Daemon:
     def __init__(self, config: NodeConfig) -> None:
         self.config: Final = config
         self.node_id: Final = config.totem.node_id
+        self._writer: Final = Writer()  # before there are keys and threads
         algorithm, key = _key(config)
         self._algorithm: Final = algorithm
         self._key: Final = key
-        self._store: Final = Store(config.system.state_dir, self.node_id)
+        self._store: Final = Store(config.system.state_dir, self.node_id, self._writer)
+        self._held: list[Effect] = []
         self.node: Final = Node(
             parameters(config),
             self.node_id,
@@ -155,9 +159,10 @@ class Daemon:
         """Serve until told to stop; then leave the ring in order."""
         self._signals()
         privileges.apply(self.config.system)
+        privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
-        for s in (self._sockets.data, self._sockets.token, self._wake_fd):
+        for s in (self._sockets.data, self._sockets.token, self._wake_fd, self._writer):
             self._poller.register(s.fileno(), zmq.POLLIN)
         _LOG.info(
             "started",
@@ -189,6 +194,8 @@ class Daemon:
             server.noticed(descriptors)
             if self._wake_fd.fileno() in descriptors:
                 self._wake_fd.recv(64)
+            if self._writer.fileno() in descriptors:
+                self._written()
             self._network()
         if len(ready) > len(descriptors) or server.pending:
             for effects in self._port.receive(time.monotonic_ns()):
@@ -238,15 +245,35 @@ class Daemon:
             self._peers_saved_ns = now_ns
             self._store.save_peer_sessions(self._opener.sessions())
             if self._sealer.worn:
-                self._sealer = self._new_sealer()
+                self._store.renew_session()
 
     def _new_sealer(self) -> seal.Sealer:
-        session = self._store.new_session()
         size = _datagram_size(self.config)
-        return seal.Sealer(self._key, self._algorithm, self.node_id, session, size)
+        return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
+
+    def _written(self) -> None:
+        """Go on with what waited for the disk."""
+        try:
+            for ticket, error in self._writer.finished():
+                self._store.written(ticket, error)
+        except WriterLostError as error:
+            raise ExitError(Exit.RING_ID, str(error)) from error
+        if self._store.session != self._sealer.session:
+            self._sealer = self._new_sealer()
+        held, self._held = self._held, []
+        self._perform(held)
+
+    def _hold(self, effects: list[Effect]) -> None:
+        self._held += effects
+        if len(self._held) > HELD_EFFECTS_MAX:
+            reason = f"{HELD_EFFECTS_MAX} effects wait for a ring number to be stored"
+            raise ExitError(Exit.RING_ID, f"state {self.config.system.state_dir}: {reason}")
 
     def _perform(self, effects: list[Effect]) -> None:
         """Perform in order; multicasts that follow each other share system calls."""
+        if self._held:
+            self._hold(effects)
+            return
         datagrams: list[bytes] = []
         for effect in effects:
             if isinstance(effect, Multicast):
@@ -260,6 +287,10 @@ class Daemon:
                 if isinstance(effect, Unicast):
                     sealed = self._sealer.seal(messages.encode(effect.message))
                     self._sockets.unicast(effect.node_id, sealed)
+                elif isinstance(effect, Persist):
+                    if not self._store.durable(effect.ring_seq):
+                        self._hold(effects[effects.index(effect) :])
+                        break
                 else:
                     self._perform_rare(effect)
         if datagrams:
@@ -267,8 +298,6 @@ class Daemon:
 
     def _perform_rare(self, effect: Effect) -> None:
         match effect:
-            case Persist(ring_seq):
-                self._store.persist(ring_seq)
             case Configuration():
                 _log_configuration(effect)
             case Moved(old, new, cause):
@@ -300,6 +329,7 @@ class Daemon:
         server.close()
         self._sockets.close()
         self._context.destroy(0)
+        self._writer.close()
 
     def status(self) -> dict[str, Any]:
         """Return the status document; keys in docs/operating.md."""
