@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
 HEADER: Final = struct.Struct(">BBHIQ")  # type, flags, reserved, ring representative, ring seq
@@ -24,12 +25,14 @@ COMMIT: Final = struct.Struct(">QHHB3x")  # token_seq, index, n members, n rings
 COMMIT_RING: Final = struct.Struct(">IQQ")  # representative, seq, base aru
 COMMIT_ENTRY: Final = struct.Struct(">IBBHii")  # node, ring, flags, n obligations, aru, delivered
 MERGE: Final = struct.Struct(">HH")  # n members, reserved
+PROBE: Final = struct.Struct(">BBHQQ")  # kind, link, size, time, echo
 assert HEADER.size == 16
 assert DATA_HEADER.size == 36
 assert TOKEN.size == 40
 assert REQUEST.size == 14
 assert COMMIT.size == 16
 assert COMMIT_ENTRY.size == 16
+assert PROBE.size == 20
 
 NODES_MAX: Final = 512
 SEQ_MAX: Final = 1 << 63
@@ -40,6 +43,8 @@ DATAGRAM_SIZE_MAX: Final = 65_507
 SEAL_OVERHEAD: Final = 44
 UDP_OVERHEAD_IPV4: Final = 28
 UDP_OVERHEAD_IPV6: Final = 48
+LINKS_MAX: Final = 8
+PROBE_SIZE_MIN: Final = 64  # bytes of the shortest probe
 
 TYPE_TOKEN: Final = 0
 TYPE_DATA: Final = 1
@@ -48,6 +53,7 @@ TYPE_JOIN: Final = 3
 TYPE_COMMIT: Final = 4
 TYPE_HOLD_CANCEL: Final = 5
 TYPE_LEAVE: Final = 6
+TYPE_PROBE: Final = 7
 
 ENCAPSULATED: Final = 1  # flags of DATA: the payload is a message of the old ring
 RETRANSMIT: Final = 1  # flags of TOKEN: somebody still has messages to recover
@@ -175,6 +181,26 @@ class HoldCancel:
     """Somebody has something to send: release the held token."""
 
     ring: RingId
+
+
+class ProbeKind(IntEnum):
+    """Kinds of probe; the answer to a multicast goes by unicast."""
+
+    PING = 1
+    PONG = 2
+    MULTICAST_PING = 3
+    MULTICAST_PONG = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question whether a link works, or its answer. Not of any ring, so not a `Message`."""
+
+    kind: ProbeKind
+    link: int
+    size: int  # bytes of the whole message, filled up with zeros; an answer has its question's
+    t_ns: int  # the sender's clock
+    echo_ns: int  # in an answer: time of the question
 
 
 Message: TypeAlias = Data | Token | MergeDetect | Join | Leave | Commit | HoldCancel
@@ -406,6 +432,31 @@ def _decode_cancel(ring: RingId, data: bytes) -> HoldCancel:
     if len(data) != HEADER.size:
         raise DecodeError("hold cancel: has a body")
     return HoldCancel(ring)
+
+
+def encode_probe(p: Probe) -> bytes:
+    """Encode one probe."""
+    head = HEADER.pack(TYPE_PROBE, 0, 0, 0, 0)
+    return (head + PROBE.pack(p.kind, p.link, p.size, p.t_ns, p.echo_ns)).ljust(p.size, b"\0")
+
+
+def decode_probe(data: bytes) -> Probe:
+    """Decode one probe and check it.
+
+    Raises:
+        DecodeError: the only exception there is.
+    """
+    _need(data, PROBE_SIZE_MIN, "probe")
+    if data[0] != TYPE_PROBE:
+        raise DecodeError("probe: another type of message")
+    kind, link, size, t_ns, echo_ns = PROBE.unpack_from(data, HEADER.size)
+    if not ProbeKind.PING <= kind <= ProbeKind.MULTICAST_PONG or link >= LINKS_MAX:
+        raise DecodeError("probe: kind or link out of range")
+    if size != len(data):
+        raise DecodeError("probe: length does not match its size")
+    if max(t_ns, echo_ns) > SEQ_MAX:
+        raise DecodeError("probe: time out of range")
+    return Probe(ProbeKind(kind), link, size, t_ns, echo_ns)
 
 
 def _need(data: bytes, size: int, where: str) -> None:
