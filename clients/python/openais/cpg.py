@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from openais import errors
+from openais.groupclient import TIMEOUT_S, GroupClient
 from openais.groups import (
     MESSAGE_SIZE_MAX,
     Address,
@@ -25,7 +26,7 @@ from openais.groups import (
     decode_name,
     encode_name,
 )
-from openais.handle import CallbackQueue, DispatchFlags
+from openais.handle import DispatchFlags
 from openais.wire import port as wire
 from openais.wire.port import Guarantee, Reason, RingId
 
@@ -44,12 +45,8 @@ __all__ = [
     "RingId",
 ]
 
-QUEUE_BYTES_MAX: Final = 8 << 20  # of events that wait here; more stays with totemd
-QUEUE_EVENTS_MAX: Final = 10_000
-TIMEOUT_S: Final = 10.0
 
-
-class Cpg:
+class Cpg(GroupClient):
     """One connection to the process groups of the local node.
 
     Args:
@@ -75,28 +72,13 @@ class Cpg:
         rejoin: bool = False,
         timeout: float = TIMEOUT_S,
     ) -> None:
+        super().__init__("cpg")
         self._deliver: Final = deliver
         self._confchg: Final = confchg
         self._totem_confchg: Final = totem_confchg
-        self._queue: Final = CallbackQueue("cpg")
-        self._connection: Final = GroupConnection(
-            run_dir, self._push, self._queue.lost, rejoin=rejoin
-        )
+        self._connection = GroupConnection(run_dir, self._push, self._queue.lost, rejoin=rejoin)
         self._connection.begin()
         self._connection.wait_open(timeout)
-
-    def __enter__(self) -> Cpg:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
-    def _push(self, event: Event, size: int) -> None:
-        self._queue.push(lambda: self._run(event), size)
-        if len(self._queue) > QUEUE_EVENTS_MAX or self._queue.bytes_waiting > QUEUE_BYTES_MAX:
-            self._connection.link.pause()
 
     def _run(self, event: Event) -> None:
         match event:
@@ -161,16 +143,7 @@ class Cpg:
         Raises:
             AisError: ERR_TRY_AGAIN, the queue is full; ERR_NOT_EXIST, in no group; ERR_TOO_BIG.
         """
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                self._connection.multicast(guarantee, payload)
-            except errors.TryAgainError:
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._connection.wait_room(left):
-                    raise
-            else:
-                return
+        self._patiently(lambda: self._connection.multicast(guarantee, payload), wait)
 
     def members(self, group: str | bytes, timeout: float = TIMEOUT_S) -> tuple[Address, ...]:
         """Return the members of any group."""
@@ -187,35 +160,3 @@ class Cpg:
             decode_name(g.group): tuple(Address(m.node_id, m.pid) for m in g.members)
             for g in answer.groups
         }
-
-    @property
-    def local_node(self) -> int:
-        """Node id of the local node."""
-        return self._connection.node_id
-
-    @property
-    def flow_controlled(self) -> bool:
-        """True: a multicast of maximum size would be refused with ERR_TRY_AGAIN."""
-        return self._connection.full
-
-    def fileno(self) -> int:
-        """Return a descriptor that is readable while events wait."""
-        return self._queue.fileno()
-
-    def dispatch(self, flags: DispatchFlags | int = DispatchFlags.ALL) -> int:
-        """Run the callbacks of events that wait, in this thread; return how many.
-
-        Raises:
-            AisError: ERR_LIBRARY, totemd is gone; ERR_BAD_HANDLE; ERR_TRY_AGAIN with
-                ONE_NONBLOCKING when nothing waits.
-        """
-        try:
-            return self._queue.dispatch(flags)
-        finally:
-            if self._connection.link.paused:
-                self._connection.link.resume()
-
-    def close(self) -> None:
-        """Leave and close; waiting events are dropped. May be repeated."""
-        self._connection.close()
-        self._queue.close()

@@ -1,4 +1,4 @@
-"""A connection to totemd's process groups: what `openais.cpg` and `openais.aio.cpg` share.
+"""A connection to totemd's groups: what the sync and the asyncio face of CPG and EVS share.
 
 Knows the port protocol and bundles; calls back with events in the background thread.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from openais import errors
 from openais.errors import AisError
@@ -103,6 +103,8 @@ Done = Callable[[Status, Any, str], None]
 class GroupConnection:
     """One connection; any thread.
 
+    What differs for EVS, `openais.configurations` overrides.
+
     Args:
         run_dir: of the node.
         event: called in the background thread with each event.
@@ -110,10 +112,13 @@ class GroupConnection:
         rejoin: after a loss, attach and join again; the membership is a fresh one.
     """
 
+    KIND: ClassVar = wire.Kind.PROCESS
+    NAME: ClassVar = "cpg"
+
     def __init__(
         self,
         run_dir: Path | str | None,
-        event: Callable[[Event, int], None],
+        event: Callable[[Any, int], None],
         lost: Callable[[], None],
         *,
         rejoin: bool,
@@ -134,7 +139,7 @@ class GroupConnection:
         self._request = 0
         self._waiting: Final[dict[int, Done]] = {}
         self._controls: list[bytes] = []
-        self._messages: Final[deque[tuple[Guarantee, bytes]]] = deque()
+        self._messages: Final[deque[tuple[Any, bytes]]] = deque()  # equal targets: one bundle
         self._messages_bytes = 0
         self._in_flight: Final[deque[tuple[int, int]]] = deque()  # (request, bytes)
         self._in_flight_bytes = 0
@@ -157,12 +162,12 @@ class GroupConnection:
         if not self._attached.wait(seconds):
             self.close()
             raise self.unreachable()
-        self.check("cpg.open")
+        self.check(f"{self.NAME}.open")
 
     def unreachable(self) -> AisError:
         """Return the error for a totemd that does not answer."""
         return errors.TryAgainError(
-            "cpg.open", f"totemd at {self._path} does not answer; is the node started?"
+            f"{self.NAME}.open", f"totemd at {self._path} does not answer; is the node started?"
         )
 
     def check(self, call: str) -> None:
@@ -252,15 +257,18 @@ class GroupConnection:
         """
         call = "cpg.mcast"
         self.check(call)
+        if self._membership not in (Membership.JOINING, Membership.JOINED):
+            raise errors.NotExistError(call, "in no group; join one first")
+        self._enqueue(call, guarantee, payload)
+
+    def _enqueue(self, call: str, target: Any, payload: bytes) -> None:
         if len(payload) > MESSAGE_SIZE_MAX:
             raise errors.TooBigError(call, f"{len(payload)} bytes, limit {MESSAGE_SIZE_MAX}")
         with self._lock:
-            if self._membership not in (Membership.JOINING, Membership.JOINED):
-                raise errors.NotExistError(call, "in no group; join one first")
             full = self._messages_bytes + len(payload) > QUEUED_BYTES_MAX
             if full or len(self._messages) >= QUEUED_MESSAGES_MAX:
                 raise errors.TryAgainError(call, "the queue of messages to send is full")
-            self._messages.append((guarantee, payload))
+            self._messages.append((target, payload))
             self._messages_bytes += len(payload)
         self.link.wake()
 
@@ -298,14 +306,17 @@ class GroupConnection:
         with self._lock:
             if self._closed or self._failure is not None:
                 return
-            kind = wire.Kind.PROCESS
-            attach = wire.Attach(wire.VERSION, wire.VERSION_MIN, kind)
-            self._controls.insert(0, wire.TABLE.encode(attach))
-            if self._was_attached and self._group:
-                self._request += 1
-                join = wire.Join(self._request, self._group)
-                self._controls.insert(1, wire.TABLE.encode(join))
-                self._membership = Membership.JOINING
+            first: list[Any] = [wire.Attach(wire.VERSION, wire.VERSION_MIN, self.KIND)]
+            if self._was_attached:
+                first += self._join_again()
+            self._controls[:0] = map(wire.TABLE.encode, first)
+
+    def _join_again(self) -> list[Any]:
+        if not self._group:
+            return []
+        self._request += 1
+        self._membership = Membership.JOINING
+        return [wire.Join(self._request, self._group)]
 
     def outgoing(self) -> list[bytes]:
         """Hand over requests, then messages as far as totemd's window goes."""
@@ -325,10 +336,10 @@ class GroupConnection:
         return not self._in_flight or self._in_flight_bytes + BUNDLE_SIZE_MAX <= size
 
     def _next_multicast(self) -> bytes:
-        guarantee, payload = self._messages.popleft()
+        target, payload = self._messages.popleft()
         bundle = [payload]
         size = len(payload)
-        while self._messages and self._messages[0][0] is guarantee:
+        while self._messages and self._messages[0][0] == target:
             more = len(self._messages[0][1]) + BUNDLE_ITEM_OVERHEAD
             if size + more > BUNDLE_SIZE_MAX:
                 break
@@ -339,7 +350,10 @@ class GroupConnection:
         self._request += 1
         self._in_flight.append((self._request, len(data)))
         self._in_flight_bytes += len(data)
-        return wire.TABLE.encode(wire.Multicast(self._request, guarantee, data))
+        return wire.TABLE.encode(self._multicast_message(self._request, target, data))
+
+    def _multicast_message(self, request: int, target: Any, bundle: bytes) -> Any:
+        return wire.Multicast(request, target, bundle)
 
     def received(self, messages: list[bytes]) -> None:
         """Take messages of totemd."""
@@ -368,7 +382,10 @@ class GroupConnection:
             case wire.Refused(request, status, reason):
                 self._refused(request, status, reason)
             case _:
-                pass  # for seats
+                self._other(message)
+
+    def _other(self, message: Any) -> None:
+        """Take a message that is not for every kind of connection; those of seats are ignored."""
 
     def _deliver(self, node_id: int, pid: int, payload: bytes) -> None:
         sender = Address(node_id, pid)
