@@ -16,7 +16,7 @@ from openais.wire.codec import DecodeError
 from openais.wire.status import Status
 from totemd.protocol import local
 from totemd.protocol.effects import Configuration
-from totemd.protocol.node import WINDOW_BYTES, WINDOW_MESSAGES, Effect, Node
+from totemd.protocol.node import WINDOW_BYTES, WINDOW_MESSAGES, Effect, Node, name_rule
 
 _LOG = EventLog(__name__)
 
@@ -138,6 +138,10 @@ class Port:
     def _query(self, client: int, message: wire.MembersQuery | wire.GroupsQuery) -> None:
         match message:
             case wire.MembersQuery(request, group):
+                rule = name_rule(group)
+                if rule is not None:
+                    self._send(client, wire.Refused(request, Status(rule[0]), rule[1]))
+                    return
                 members = _members(self._node.members(group))
                 self._send(client, wire.Members(request, group, members))
             case wire.GroupsQuery(request):
@@ -187,8 +191,8 @@ class Port:
                 return wire.Accepted(request)
             case local.View():
                 return _view(event)
-            case local.RingChanged(ring, nodes):
-                return wire.RingChanged(wire.RingId(*ring), nodes)
+            case local.RingChanged(ring, nodes, current):
+                return wire.RingChanged(wire.RingId(*ring), nodes, current)
             case local.CaughtUp(index):
                 return wire.CaughtUp(index)
             case local.SnapshotWanted(log_bytes):

@@ -209,14 +209,15 @@ class Node:
         self._connections[connection] = _Connection(connection, pid)
         self._tell(connection, Attached(b"", 0, resumed=False))
         if self.groups.rounds_finished:
-            self._tell(connection, RingChanged(self.groups.ring, self.groups.nodes))
+            now = RingChanged(self.groups.ring, self.groups.nodes, current=True)
+            self._tell(connection, now)
         return self._step([], now_ns)
 
     def attach_seat(
         self, connection: ConnectionId, name: bytes, history: bytes, index: int, now_ns: int
     ) -> list[Effect]:
         """Open a connection of a service, which remembers everything up to a position."""
-        rule = _name_rule(name)
+        rule = name_rule(name)
         if rule is not None:
             self._tell(connection, Refused(0, *rule))
             return self._step([], now_ns)
@@ -274,7 +275,7 @@ class Node:
         return self._step([], now_ns)
 
     def _join_rule(self, c: _Connection, group: GroupKey) -> tuple[Refusal, str] | None:
-        rule = _name_rule(group.name)
+        rule = name_rule(group.name)
         if rule is not None:
             return rule
         if c.seat is not None or c.id in self.evs:
@@ -289,7 +290,10 @@ class Node:
                     return Refusal.TRY_AGAIN, "an earlier leave of this process is not delivered"
                 if other.membership is not Membership.NONE:
                     return Refusal.EXIST, "this process has joined the group by another connection"
-        if len(self.groups.members(group)) >= MEMBERS_MAX:
+        joining = [
+            o for o in self._all() if o.group == group and o.membership is Membership.JOINING
+        ]
+        if len(self.groups.members(group)) + len(joining) >= MEMBERS_MAX:
             return Refusal.NO_RESOURCES, f"a group has at most {MEMBERS_MAX} members"
         return None
 
@@ -298,7 +302,7 @@ class Node:
     ) -> list[Effect]:
         """Leave the group; the last event is the view that lists the caller as left."""
         c = self._connections[connection]
-        rule = _name_rule(name)
+        rule = name_rule(name)
         if rule is not None:
             self._tell(connection, Refused(request, *rule))
         elif c.seat is not None or c.membership in (Membership.NONE, Membership.LEAVING):
@@ -615,7 +619,8 @@ class Node:
                 self._tell(connection, Accepted(request))
 
 
-def _name_rule(name: bytes) -> tuple[Refusal, str] | None:
+def name_rule(name: bytes) -> tuple[Refusal, str] | None:
+    """Return why a name cannot be a group's; None: it can."""
     if not name:
         return Refusal.INVALID_PARAM, "a group name has at least one byte"
     if len(name) > NAME_SIZE_MAX:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from openais import errors
-from openais.groups import GroupConnection
+from openais.groups import GroupConnection, known_guarantee
 from openais.wire import port as wire
 from openais.wire.codec import DecodeError, unpack_bundle
 from openais.wire.port import ConfigurationKind, Guarantee, RingId
@@ -177,15 +177,3 @@ class EvsConnection(GroupConnection):
                 self._event(change, 0)
             case _:
                 pass  # for seats
-
-
-def known_guarantee(call: str, guarantee: int) -> Guarantee:
-    """Return a guarantee.
-
-    Raises:
-        InvalidParamError: there is no such one.
-    """
-    try:
-        return Guarantee(guarantee)
-    except ValueError:
-        raise errors.InvalidParamError(call, f"no guarantee has the number {guarantee}") from None

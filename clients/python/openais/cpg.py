@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from enum import IntFlag
 from pathlib import Path
 from typing import Final
 
@@ -27,23 +28,52 @@ from openais.groups import (
     encode_name,
 )
 from openais.handle import DispatchFlags
+from openais.iterations import Description, Iteration, IterationType, descriptions, question
+from openais.parts import LARGE_SIZE_MAX
 from openais.wire import port as wire
 from openais.wire.port import Guarantee, Reason, RingId
 
 __all__ = [
+    "LARGE_SIZE_MAX",
     "MESSAGE_SIZE_MAX",
     "Address",
     "Change",
     "ConfigurationChange",
     "Cpg",
     "Delivery",
+    "Description",
     "DispatchFlags",
     "Event",
+    "Flags",
     "Guarantee",
+    "Iteration",
+    "IterationType",
     "Reason",
     "RingChange",
     "RingId",
 ]
+
+
+class Flags(IntFlag):
+    """Wishes of a handle (the flags of CPG_MODEL_V1)."""
+
+    DELIVER_INITIAL_TOTEM_CONF = 1  # tell the present ring after the first confchg
+
+
+def known_flags(flags: int) -> Flags:
+    """Return flags.
+
+    Raises:
+        InvalidParamError: unknown ones among them.
+    """
+    unknown = int(flags) & ~int(Flags.DELIVER_INITIAL_TOTEM_CONF)
+    if unknown:
+        raise errors.InvalidParamError("cpg.open", f"unknown flags {unknown:#x}")
+    return Flags(flags)
+
+
+LEAVE_ON_ITS_WAY: Final = (errors.BusyError, errors.TryAgainError)
+LEAVE_POLL_S: Final = 0.005  # between joins while another connection's leave is on its way
 
 
 class Cpg(GroupClient):
@@ -52,14 +82,15 @@ class Cpg(GroupClient):
     Args:
         deliver: called with each message.
         confchg: called with each change of the group's membership.
-        totem_confchg: called with each new ring.
+        totem_confchg: called with each new ring, once its groups are known.
+        flags: DELIVER_INITIAL_TOTEM_CONF, tell the present ring after the first confchg too.
         run_dir: of the node; None: OPENAIS_RUN_DIR, else the default.
         rejoin: join again after totemd was restarted, as a new member; messages of the time
             between, and those that were just being sent, are lost. False: every call fails then.
         timeout: seconds to wait for totemd.
 
     Raises:
-        AisError: ERR_TRY_AGAIN, totemd does not answer; ERR_ACCESS.
+        AisError: ERR_TRY_AGAIN, totemd does not answer; ERR_ACCESS; ERR_INVALID_PARAM, flags.
     """
 
     def __init__(
@@ -68,15 +99,19 @@ class Cpg(GroupClient):
         confchg: Callable[[ConfigurationChange], None] | None = None,
         totem_confchg: Callable[[RingChange], None] | None = None,
         *,
+        flags: Flags | int = 0,
         run_dir: Path | str | None = None,
         rejoin: bool = False,
         timeout: float = TIMEOUT_S,
     ) -> None:
         super().__init__("cpg")
+        tell_ring = known_flags(flags) & Flags.DELIVER_INITIAL_TOTEM_CONF
         self._deliver: Final = deliver
         self._confchg: Final = confchg
         self._totem_confchg: Final = totem_confchg
-        self._connection = GroupConnection(run_dir, self._push, self._queue.lost, rejoin=rejoin)
+        self._connection = GroupConnection(
+            run_dir, self._push, self._queue.lost, rejoin=rejoin, tell_ring=bool(tell_ring)
+        )
         self._connection.begin()
         self._connection.wait_open(timeout)
 
@@ -95,26 +130,31 @@ class Cpg(GroupClient):
     def join(self, group: str | bytes, timeout: float = TIMEOUT_S) -> None:
         """Join a group; membership begins with the change that lists this process.
 
+        Waits while an earlier leave of this process is on its way.
+
         Raises:
             AisError: ERR_EXIST, this connection or process is in it; ERR_NAME_TOO_LONG;
-                ERR_INVALID_PARAM; ERR_NO_RESOURCES, 128 members.
+                ERR_INVALID_PARAM; ERR_NO_RESOURCES, 128 members; ERR_BUSY, ERR_TRY_AGAIN, the
+                earlier leave was not delivered in time.
         """
         name = encode_name(group)
         deadline = time.monotonic() + timeout
         while True:
-            self._connection.joining(name)
+            begun = self._connection.joining(name)
             try:
                 self._connection.request(
                     "cpg.join", lambda request: wire.Join(request, name), timeout
                 )
-            except (errors.BusyError, errors.TryAgainError):
-                self._connection.not_joining()
+            except errors.AisError as error:
+                if begun:
+                    self._connection.not_joining()
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._connection.wait_membership(Membership.NONE, left):
+                if left <= 0 or not isinstance(error, LEAVE_ON_ITS_WAY):
                     raise
-            except errors.AisError:
-                self._connection.not_joining()
-                raise
+                if isinstance(error, errors.BusyError):
+                    self._connection.wait_membership(Membership.NONE, left)
+                else:  # another connection of this process leaves; there is nothing to wait for
+                    time.sleep(min(left, LEAVE_POLL_S))
             else:
                 return
 
@@ -124,29 +164,75 @@ class Cpg(GroupClient):
         Raises:
             AisError: ERR_NOT_EXIST, in no group.
         """
-        if self._connection.membership is Membership.JOINING:
-            self._connection.wait_membership(Membership.JOINED, timeout)
-        if not self._connection.wait_drained(timeout):  # what was sent before stays before
-            raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
-        self._connection.request("cpg.leave", lambda request: wire.Leave(request, b"-"), timeout)
+        deadline = time.monotonic() + timeout
+        connection = self._connection
+        if connection.membership is Membership.JOINING:
+            connection.wait_membership(Membership.JOINED, timeout)
+        begun = connection.leaving()
+        try:
+            # What was sent before stays before.
+            if not connection.wait_drained(max(deadline - time.monotonic(), 0)):
+                raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
+            connection.request("cpg.leave", lambda request: wire.Leave(request, b"-"), timeout)
+        except errors.AisError:
+            if begun:
+                connection.not_leaving()
+            raise
 
     def mcast(
-        self, payload: bytes, guarantee: Guarantee = Guarantee.AGREED, *, wait: float = 0
+        self,
+        payload: bytes | bytearray | memoryview,
+        guarantee: Guarantee = Guarantee.AGREED,
+        *,
+        wait: float = 0,
     ) -> None:
-        """Multicast a message of at most MESSAGE_SIZE_MAX bytes to the group.
+        """Multicast a message of at most LARGE_SIZE_MAX bytes to the group.
+
+        A message over MESSAGE_SIZE_MAX is sent in parts: the call returns when it is delivered.
 
         Args:
-            payload: the message.
+            payload: the message; the buffer may be used again after the call.
             guarantee: AGREED, or SAFE: delivered only when every node of the ring has it.
-            wait: seconds to wait while the queue is full.
+            wait: seconds to wait while the queue is full; for a message in parts, to wait for its
+                delivery, 0 is then 10 s.
 
         Raises:
-            AisError: ERR_TRY_AGAIN, the queue is full; ERR_NOT_EXIST, in no group; ERR_TOO_BIG.
+            AisError: ERR_TRY_AGAIN, the queue is full; ERR_NOT_EXIST, in no group; ERR_TOO_BIG;
+                ERR_INVALID_PARAM, no such guarantee. In parts also ERR_INTERRUPT, the group
+                changed meanwhile and nobody was delivered the message: send it again;
+                ERR_TIMEOUT, not known whether it was delivered.
         """
-        self._patiently(lambda: self._connection.multicast(guarantee, payload), wait)
+        data = payload if type(payload) is bytes else bytes(payload)
+        if len(data) > MESSAGE_SIZE_MAX:
+            self._connection.multicast_large(guarantee, data, wait or TIMEOUT_S)
+        else:
+            self._patiently(lambda: self._connection.multicast(guarantee, data), wait)
+
+    def iterate(
+        self,
+        kind: IterationType,
+        group: str | bytes | None = None,
+        timeout: float = TIMEOUT_S,
+    ) -> Iteration:
+        """Return an iteration over groups and members as they are now.
+
+        Args:
+            kind: NAME_ONLY, ONE_GROUP, ALL.
+            group: with ONE_GROUP.
+            timeout: seconds to wait for totemd.
+
+        Raises:
+            AisError: ERR_INVALID_PARAM, kind or group; ERR_NAME_TOO_LONG.
+        """
+        answer = self._connection.request("cpg.iterate", question(kind, group), timeout)
+        return Iteration(self._connection, descriptions(kind, answer))
 
     def members(self, group: str | bytes, timeout: float = TIMEOUT_S) -> tuple[Address, ...]:
-        """Return the members of any group."""
+        """Return the members of any group.
+
+        Raises:
+            AisError: ERR_NAME_TOO_LONG; ERR_INVALID_PARAM, the empty name.
+        """
         name = encode_name(group)
         answer: wire.Members = self._connection.request(
             "cpg.members", lambda request: wire.MembersQuery(request, name), timeout

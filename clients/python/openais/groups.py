@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from openais import errors
 from openais.errors import AisError
 from openais.link import Link
 from openais.node import paths
+from openais.parts import LARGE_SIZE_MAX, Assembly, Sending, TooMuchError, cut
+from openais.wire import parts
 from openais.wire import port as wire
 from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
 from openais.wire.port import Guarantee, Reason, RingId
@@ -89,12 +92,31 @@ class Membership(Enum):
 
 def encode_name(group: str | bytes) -> bytes:
     """Return the bytes of a group's name."""
-    return group.encode() if isinstance(group, str) else group
+    return group.encode("utf-8", "surrogateescape") if isinstance(group, str) else group
 
 
 def decode_name(name: bytes) -> str:
-    """Return a group's name as text; bytes that are no text are escaped."""
-    return name.decode("utf-8", "backslashreplace")
+    """Return a group's name as text, of which `encode_name` makes the same bytes again."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def known_guarantee(call: str, guarantee: int) -> Guarantee:
+    """Return a guarantee.
+
+    Raises:
+        InvalidParamError: there is no such one.
+    """
+    try:
+        return Guarantee(guarantee)
+    except ValueError:
+        raise errors.InvalidParamError(call, f"no Guarantee has the value {guarantee}") from None
+
+
+class PartTarget(NamedTuple):
+    """Where a part of a large message goes; no two are equal, so that none is bundled."""
+
+    guarantee: Guarantee
+    number: int
 
 
 Done = Callable[[Status, Any, str], None]
@@ -110,6 +132,7 @@ class GroupConnection:
         event: called in the background thread with each event.
         lost: called in the background thread when totemd is gone and ``rejoin`` is off.
         rejoin: after a loss, attach and join again; the membership is a fresh one.
+        tell_ring: tell the present ring right after the first change of the membership.
     """
 
     KIND: ClassVar = wire.Kind.PROCESS
@@ -122,7 +145,9 @@ class GroupConnection:
         lost: Callable[[], None],
         *,
         rejoin: bool,
+        tell_ring: bool = False,
     ) -> None:
+        self._tell_ring = tell_ring
         self.node_id = 0
         self.ring: RingChange | None = None
         self._event: Final = event
@@ -144,6 +169,11 @@ class GroupConnection:
         self._in_flight: Final[deque[tuple[int, int]]] = deque()  # (request, bytes)
         self._in_flight_bytes = 0
         self._window = (1, 1)
+        self._assembly: Final = Assembly()
+        self._large: Final = threading.Lock()  # held while one large message is on its way
+        self._sending: Sending | None = None
+        self._large_number = 0
+        self._part = 0
         self._path: Final = paths.socket_path(paths.run_dir(run_dir), wire.SOCKET_NAME)
         self.link: Final = Link(self._path, self)
         self._opened: Callable[[], None] | None = None
@@ -216,17 +246,33 @@ class GroupConnection:
             raise errors.AisTimeoutError(call, f"{self._path} did not answer", definite=False)
         return result(call, *answer[0])
 
-    def joining(self, name: bytes) -> None:
-        """Learn that a join was sent: members may multicast from now on."""
+    def joining(self, name: bytes) -> bool:
+        """Learn that a join is sent: members may multicast from now on. False: in a group."""
         with self._lock:
-            if self._membership is Membership.NONE:
-                self._membership, self._group = Membership.JOINING, name
+            if self._membership is not Membership.NONE:
+                return False
+            self._membership, self._group = Membership.JOINING, name
+            return True
 
     def not_joining(self) -> None:
         """Learn that the join was refused."""
         with self._lock:
             if self._membership is Membership.JOINING:
-                self._membership = Membership.NONE
+                self._membership, self._group = Membership.NONE, b""
+
+    def leaving(self) -> bool:
+        """Learn that a leave is sent: nothing is multicast any more. False: in no group."""
+        with self._lock:
+            if self._membership is not Membership.JOINED:
+                return False
+            self._membership = Membership.LEAVING
+            return True
+
+    def not_leaving(self) -> None:
+        """Learn that the leave was not sent, or refused."""
+        with self._lock:
+            if self._membership is Membership.LEAVING:
+                self._membership = Membership.JOINED
 
     def wait_membership(self, wanted: Membership, seconds: float) -> bool:
         """Wait until the membership is as wanted."""
@@ -253,13 +299,63 @@ class GroupConnection:
         """Queue a message to the group.
 
         Raises:
-            AisError: ERR_NOT_EXIST, in no group; ERR_TRY_AGAIN, the queue is full; ERR_TOO_BIG.
+            AisError: ERR_NOT_EXIST, in no group; ERR_TRY_AGAIN, the queue is full; ERR_TOO_BIG;
+                ERR_INVALID_PARAM, no such guarantee.
         """
         call = "cpg.mcast"
         self.check(call)
+        if type(guarantee) is not Guarantee:
+            guarantee = known_guarantee(call, guarantee)
         if self._membership not in (Membership.JOINING, Membership.JOINED):
             raise errors.NotExistError(call, "in no group; join one first")
         self._enqueue(call, guarantee, payload)
+
+    def multicast_large(self, guarantee: Guarantee, payload: bytes, seconds: float) -> None:
+        """Multicast a message of any size to the group; return when it is delivered here.
+
+        Raises:
+            AisError: ERR_INTERRUPT, the group changed meanwhile and nobody was delivered it;
+                ERR_TOO_BIG; ERR_NOT_EXIST; ERR_TRY_AGAIN, not sent as a whole in time;
+                ERR_TIMEOUT, sent, but not delivered in time.
+        """
+        call = "cpg.mcast"
+        self.check(call)
+        guarantee = known_guarantee(call, guarantee)
+        if len(payload) > LARGE_SIZE_MAX:
+            raise errors.TooBigError(call, f"{len(payload)} bytes, limit {LARGE_SIZE_MAX}")
+        deadline = time.monotonic() + seconds
+        if self._membership is Membership.JOINING:  # the own join would interrupt it
+            self.wait_membership(Membership.JOINED, seconds)
+        if self._membership is not Membership.JOINED:
+            raise errors.NotExistError(call, "in no group; join one first")
+        if not self._large.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise errors.TryAgainError(call, "another large message of this handle is on its way")
+        try:
+            self._large_number += 1
+            self._sending = sending = Sending(self._large_number)
+            for data in cut(sending.number, payload, MESSAGE_SIZE_MAX):
+                if sending.status is None:
+                    self._enqueue_part(call, guarantee, data, deadline)
+            status = sending.wait(deadline - time.monotonic())
+        finally:
+            self._sending = None
+            self._large.release()
+        if status is None:
+            raise errors.AisTimeoutError(call, "not delivered in time", definite=False)
+        if status is Status.ERR_INTERRUPT:
+            raise errors.InterruptError(call, "the group changed; nobody was delivered the message")
+        self.check(call)
+
+    def _enqueue_part(self, call: str, guarantee: Guarantee, data: bytes, deadline: float) -> None:
+        self._part += 1
+        target = PartTarget(guarantee, self._part)
+        while True:
+            try:
+                return self._enqueue(call, target, data)
+            except errors.TryAgainError:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self.wait_room(left):
+                    raise
 
     def _enqueue(self, call: str, target: Any, payload: bytes) -> None:
         if len(payload) > MESSAGE_SIZE_MAX:
@@ -267,10 +363,16 @@ class GroupConnection:
         with self._lock:
             full = self._messages_bytes + len(payload) > QUEUED_BYTES_MAX
             if full or len(self._messages) >= QUEUED_MESSAGES_MAX:
-                raise errors.TryAgainError(call, "the queue of messages to send is full")
+                raise errors.TryAgainError(call, self._full_reason())
             self._messages.append((target, payload))
             self._messages_bytes += len(payload)
         self.link.wake()
+
+    def _full_reason(self) -> str:
+        reason = "the queue of messages to send is full"
+        if self.link.paused:
+            reason += ": events wait for dispatch, and until then nothing is read from totemd"
+        return reason
 
     def wait_room(self, seconds: float) -> bool:
         """Wait until the queue has room again."""
@@ -346,14 +448,15 @@ class GroupConnection:
             bundle.append(self._messages.popleft()[1])
             size += more
         self._messages_bytes -= sum(map(len, bundle))
-        data = pack_bundle(bundle)
+        data = payload if type(target) is PartTarget else pack_bundle(bundle)
         self._request += 1
         self._in_flight.append((self._request, len(data)))
         self._in_flight_bytes += len(data)
         return wire.TABLE.encode(self._multicast_message(self._request, target, data))
 
     def _multicast_message(self, request: int, target: Any, bundle: bytes) -> Any:
-        return wire.Multicast(request, target, bundle)
+        guarantee = target.guarantee if type(target) is PartTarget else target
+        return wire.Multicast(request, guarantee, bundle)
 
     def received(self, messages: list[bytes]) -> None:
         """Take messages of totemd."""
@@ -372,9 +475,10 @@ class GroupConnection:
                 self._accepted(request)
             case wire.View():
                 self._view(message)
-            case wire.RingChanged(ring, nodes):
+            case wire.RingChanged(ring, nodes, current):
                 self.ring = RingChange(ring, nodes)
-                self._event(self.ring, 0)
+                if not current:
+                    self._event(self.ring, 0)
             case wire.Done(request) | wire.Members(request) | wire.Groups(request):
                 self._answer(request, Status.OK, message, "")
             case wire.Attached():
@@ -392,10 +496,35 @@ class GroupConnection:
         try:
             bundle = unpack_bundle(payload)
         except DecodeError:
-            return  # sent by something that is not this library
+            bundle = self._part_of(sender, payload)
         group = decode_name(self._group)
         for one in bundle:
             self._event(Delivery(group, sender, one), len(one))
+
+    def _part_of(self, sender: Address, payload: bytes) -> list[bytes]:
+        """Take what is not a bundle; return the large message that it completes."""
+        try:
+            part: parts.Part = parts.TABLE.decode(payload)
+            message = self._assembly.take(sender, part)
+        except DecodeError:
+            return []  # sent by something that is not this library
+        except TooMuchError:
+            self._refused(0, Status.ERR_LIBRARY, "too many large messages are unfinished")
+            return []
+        if message is None:
+            return []
+        if sender == self._me:
+            self._sent_large(part.number, Status.OK)
+        return [message]
+
+    def _sent_large(self, number: int | None, status: Status) -> None:
+        sending = self._sending
+        if sending is not None and number == sending.number:
+            sending.end(status)
+
+    @property
+    def _me(self) -> Address:
+        return Address(self.node_id, os.getpid())
 
     def _attach(self, message: wire.Attached) -> None:
         with self._lock:
@@ -434,9 +563,12 @@ class GroupConnection:
             done(status, message, reason)
 
     def _view(self, view: wire.View) -> None:
-        me = (self.node_id, os.getpid())
-        joined = any((c.member.node_id, c.member.pid) == me for c in view.joined)
-        left = any((c.member.node_id, c.member.pid) == me for c in view.left)
+        me = self._me
+        joined = any((c.member.node_id, c.member.pid) == (me.node_id, me.pid) for c in view.joined)
+        left = any((c.member.node_id, c.member.pid) == (me.node_id, me.pid) for c in view.left)
+        self._sent_large(self._assembly.changed(me), Status.ERR_INTERRUPT)
+        if left and self._sending is not None:
+            self._sending.end(Status.ERR_INTERRUPT)
         with self._changed:
             if joined and self._membership is Membership.JOINING:
                 self._membership = Membership.JOINED
@@ -454,6 +586,9 @@ class GroupConnection:
             ),
             0,
         )
+        if self._tell_ring and self.ring is not None:
+            self._tell_ring = False
+            self._event(self.ring, 0)
 
     def lost(self) -> None:
         """The totemd of this connection is gone; what was on the way may be lost."""
@@ -474,6 +609,9 @@ class GroupConnection:
         with self._lock:
             waiting = list(self._waiting.values())
             self._waiting.clear()
+        self._assembly.changed(self._me)
+        if self._sending is not None:
+            self._sending.end(status)
         for done in waiting:
             done(status, None, reason)
 

@@ -7,8 +7,18 @@ from pathlib import Path
 
 from openais import errors
 from openais.aio.groupclient import ROOM_POLL_S, GroupClient
+from openais.cpg import LEAVE_ON_ITS_WAY, LEAVE_POLL_S, Flags, known_flags
 from openais.groupclient import TIMEOUT_S
-from openais.groups import Address, Event, GroupConnection, decode_name, encode_name
+from openais.groups import (
+    MESSAGE_SIZE_MAX,
+    Address,
+    Event,
+    GroupConnection,
+    Membership,
+    decode_name,
+    encode_name,
+)
+from openais.iterations import Iteration, IterationType, descriptions, question
 from openais.wire import port as wire
 from openais.wire.port import Guarantee
 
@@ -22,35 +32,72 @@ class Cpg(GroupClient[Event]):
     def __init__(
         self,
         *,
+        flags: Flags | int = 0,
         run_dir: Path | str | None = None,
         rejoin: bool = False,
         timeout: float = TIMEOUT_S,
     ) -> None:
         super().__init__(timeout)
-        self._connection = GroupConnection(run_dir, self._push, self._end, rejoin=rejoin)
+        tell_ring = known_flags(flags) & Flags.DELIVER_INITIAL_TOTEM_CONF
+        self._connection = GroupConnection(
+            run_dir, self._push, self._end, rejoin=rejoin, tell_ring=bool(tell_ring)
+        )
 
     async def join(self, group: str | bytes) -> None:
         """Join a group; see `openais.cpg.Cpg.join`."""
         name = encode_name(group)
-        self._connection.joining(name)
-        try:
-            await self._request("cpg.join", lambda request: wire.Join(request, name))
-        except errors.AisError:
-            self._connection.not_joining()
-            raise
+        deadline = self._loop.time() + self._timeout
+        while True:
+            begun = self._connection.joining(name)
+            try:
+                await self._request("cpg.join", lambda request: wire.Join(request, name))
+            except errors.AisError as error:
+                if begun:
+                    self._connection.not_joining()
+                if self._loop.time() >= deadline or not isinstance(error, LEAVE_ON_ITS_WAY):
+                    raise
+                await asyncio.sleep(LEAVE_POLL_S)
+            else:
+                return
 
     async def leave(self) -> None:
         """Leave the group, after the messages that wait here have gone."""
+        connection = self._connection
         deadline = self._loop.time() + self._timeout
-        while not self._connection.drained:
-            if self._loop.time() >= deadline:
-                raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
+        while connection.membership is Membership.JOINING and self._loop.time() < deadline:
             await asyncio.sleep(ROOM_POLL_S)
-        await self._request("cpg.leave", lambda request: wire.Leave(request, b"-"))
+        begun = connection.leaving()
+        try:
+            while not connection.drained:
+                if self._loop.time() >= deadline:
+                    raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
+                await asyncio.sleep(ROOM_POLL_S)
+            await self._request("cpg.leave", lambda request: wire.Leave(request, b"-"))
+        except errors.AisError:
+            if begun:
+                connection.not_leaving()
+            raise
 
-    async def mcast(self, payload: bytes, guarantee: Guarantee = Guarantee.AGREED) -> None:
-        """Multicast a message; waits while the queue is full, up to the timeout."""
-        await self._patiently(lambda: self._connection.multicast(guarantee, payload))
+    async def mcast(
+        self,
+        payload: bytes | bytearray | memoryview,
+        guarantee: Guarantee = Guarantee.AGREED,
+    ) -> None:
+        """Multicast a message; waits while the queue is full, up to the timeout.
+
+        A message over MESSAGE_SIZE_MAX is sent in parts, as by `openais.cpg.Cpg.mcast`.
+        """
+        data = payload if type(payload) is bytes else bytes(payload)
+        if len(data) > MESSAGE_SIZE_MAX:
+            send = self._connection.multicast_large
+            await asyncio.to_thread(send, guarantee, data, self._timeout)
+        else:
+            await self._patiently(lambda: self._connection.multicast(guarantee, data))
+
+    async def iterate(self, kind: IterationType, group: str | bytes | None = None) -> Iteration:
+        """Return an iteration over groups and members; see `openais.cpg.Cpg.iterate`."""
+        answer = await self._request("cpg.iterate", question(kind, group))
+        return Iteration(self._connection, descriptions(kind, answer))
 
     async def members(self, group: str | bytes) -> tuple[Address, ...]:
         """Return the members of any group."""

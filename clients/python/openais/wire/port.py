@@ -274,6 +274,7 @@ class RingChanged:
 
     ring: RingId
     nodes: tuple[int, ...]
+    current: bool = False  # told because the connection is new, not because the ring is
 
 
 @dataclass(frozen=True, slots=True)
