@@ -223,7 +223,7 @@ def test_a_buffer_may_be_used_again_after_the_call(members: list[Member]) -> Non
     """7.3."""
     buffer = bytearray(b"first")
     members[0].cpg.mcast(buffer)
-    buffer[:] = b"XXXXX"
+    buffer[:] = b"other"
     members[0].wait(1)
     assert members[0].messages() == [(1, b"first")]
 

@@ -47,7 +47,7 @@ def no_duplicates(lives: Iterable[Life]) -> None:
     """No payload reaches one process twice; payloads are unique."""
     for life in lives:
         for stream in life.streams.values():
-            seen = [e.payload for e in stream if isinstance(e, Delivered)]
+            seen = [bytes(e.payload) for e in stream if isinstance(e, Delivered)]
             assert len(seen) == len(set(seen)), f"node {life.node_id}: delivered twice"
 
 
@@ -128,7 +128,9 @@ def self_delivery(cluster: Cluster) -> None:
     """What a surviving process multicast it received itself, once and in its order."""
     for r in cluster.running.values():
         life = r.life
-        received = [e.payload for s in life.streams.values() for e in s if isinstance(e, Delivered)]
+        received = [
+            bytes(e.payload) for s in life.streams.values() for e in s if isinstance(e, Delivered)
+        ]
         mine = set(life.submitted)
         assert [p for p in received if p in mine] == life.submitted, f"node {life.node_id} lost own"
 
@@ -158,7 +160,7 @@ def _spans(
     for e in stream:
         if isinstance(e, Delivered):
             assert begun is not None or done, f"node {life.node_id}: delivered before the join"
-            span.append(e.payload)
+            span.append(bytes(e.payload))
         elif isinstance(e, View):
             # Below: the views of a round, where each side sees only what is new to it.
             if begun is not None and begun[0] == e.ring and e.number > VANISHED:

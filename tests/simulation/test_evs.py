@@ -44,7 +44,7 @@ class Client:
         return [e for e in self.stream if isinstance(e, Configuration | EvsDelivered)]
 
     def payloads(self) -> list[bytes]:
-        return [e.payload for e in self.stream if isinstance(e, EvsDelivered)]
+        return [bytes(e.payload) for e in self.stream if isinstance(e, EvsDelivered)]
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ def steps(client: Client) -> dict[Step, list[tuple[int, bytes]]]:
     transitional: tuple[int, ...] = ()
     for event in client.events():
         if isinstance(event, EvsDelivered):
-            told.append((event.node_id, event.payload))
+            told.append((event.node_id, bytes(event.payload)))
         elif event.kind is TRANSITIONAL:
             transitional = event.members
         else:
@@ -156,7 +156,7 @@ def test_messages_that_only_the_survivors_have_stand_between_the_pair() -> None:
     cluster.wait(lambda: cluster.node(1).groups.nodes == (1, 2), 5_000 * MS)
     cluster.run(50 * MS)
     for client in (one, two):
-        kinds = [e.kind if isinstance(e, Configuration) else e.payload for e in client.events()[1:]]
+        kinds = [e.kind if isinstance(e, Configuration) else bytes(e.payload) for e in client.events()[1:]]
         assert kinds == [TRANSITIONAL, b"safe", REGULAR]
 
 

@@ -37,7 +37,7 @@ class EvsMulticast(NamedTuple):
 
     guarantee: int  # as the sender asked for, for those who look at the wire
     keys: bytes  # KEY_SIZE each, one after the other
-    payload: bytes
+    payload: bytes | memoryview
 
 
 def encode(m: EvsMulticast) -> bytes:
@@ -46,7 +46,7 @@ def encode(m: EvsMulticast) -> bytes:
     return b"".join((header, m.keys, m.payload))
 
 
-def decode(data: bytes) -> EvsMulticast:
+def decode(data: bytes | memoryview) -> EvsMulticast:
     """Decode a message.
 
     Raises:
@@ -58,7 +58,7 @@ def decode(data: bytes) -> EvsMulticast:
     end = _HEADER.size + count * KEY_SIZE
     if kind != KIND or not 0 < count <= GROUPS_PER_MESSAGE_MAX or end > len(data):
         raise EvsDecodeError(f"EVS message: kind {kind}, {count} groups, {len(data)} bytes")
-    return EvsMulticast(guarantee, data[_HEADER.size : end], data[end:])
+    return EvsMulticast(guarantee, bytes(data[_HEADER.size : end]), data[end:])
 
 
 def split(keys: bytes) -> list[bytes]:
@@ -139,7 +139,9 @@ class Evs:
             return Refusal.INVALID_PARAM, f"the key of a group has {KEY_SIZE} bytes"
         return None
 
-    def multicast_rule(self, connection: ConnectionId, keys: bytes, payload: bytes) -> Rule | None:
+    def multicast_rule(
+        self, connection: ConnectionId, keys: bytes, payload: bytes | memoryview
+    ) -> Rule | None:
         """Return why a message to these groups is refused; None: it is not."""
         rule = self._keys_rule(connection, split(keys), GROUPS_PER_MESSAGE_MAX)
         limit = MESSAGE_SIZE_MAX - _HEADER.size - len(keys)
@@ -147,7 +149,7 @@ class Evs:
             return Refusal.TOO_BIG, f"{len(payload)} bytes, limit {limit}"
         return rule
 
-    def deliver(self, originator: int, data: bytes) -> list[Tell]:
+    def deliver(self, originator: int, data: bytes | memoryview) -> list[Tell]:
         """Return what the clients are told of one message: each at most once.
 
         Raises:

@@ -112,7 +112,15 @@ class Delivered:
     index: int
     node_id: int
     pid: int
-    payload: bytes
+    payload: bytes | memoryview
+
+
+@dataclass(slots=True)
+class DeliveredOwn:
+    """The multicast ``request`` of this very connection, in the total order; it has the payload."""
+
+    index: int
+    request: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +141,7 @@ class EvsDelivered:
     """One multicast to a group that this EVS client has joined, in the total order."""
 
     node_id: int
-    payload: bytes
+    payload: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,19 +167,18 @@ class SnapshotWanted:
     log_bytes: int
 
 
-Event: TypeAlias = (
+RareEvent: TypeAlias = (
     Attached
     | Refused
     | Done
     | Accepted
-    | Delivered
     | View
     | RingChanged
+    | Configuration
     | CaughtUp
     | SnapshotWanted
-    | EvsDelivered
-    | Configuration
 )
+Event: TypeAlias = Delivered | DeliveredOwn | EvsDelivered | RareEvent
 
 
 @dataclass(slots=True)

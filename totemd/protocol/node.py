@@ -49,6 +49,7 @@ from totemd.protocol.local import (
     Attached,
     ConnectionId,
     Delivered,
+    DeliveredOwn,
     Done,
     Drop,
     Event,
@@ -69,7 +70,7 @@ from totemd.protocol.ring import Ring
 from totemd.protocol.seats import Seat, SeatLimits
 
 WINDOW_MESSAGES: Final = 1024  # multicasts of one connection that are not on the ring yet
-WINDOW_BYTES: Final = 4 << 20
+WINDOW_BYTES: Final = 2 << 20
 CONNECTIONS_MAX: Final = 1000
 HISTORY: Final = struct.Struct(">QII")  # boot epoch, node, counter
 
@@ -323,7 +324,7 @@ class Node:
         connection: ConnectionId,
         request: int,
         guarantee: int,
-        payload: bytes,
+        payload: bytes | memoryview,
         now_ns: int,
     ) -> list[Effect]:
         """Multicast to the connection's group; `Accepted` tells when it is on the ring."""
@@ -331,7 +332,7 @@ class Node:
         refused = self._multicast_rule(c, payload)
         if refused is None:
             assert c.group is not None
-            message = encode_multicast(GroupMulticast(c.group, c.number, payload))
+            message = encode_multicast(GroupMulticast(c.group, c.number, request, payload))
             self._submit(c, request, guarantee, message, len(payload))
         else:
             self._refuse_multicast(c, request, refused)
@@ -352,14 +353,18 @@ class Node:
         self.stats.multicasts_refused += 1
         self._tell(c.id, Refused(request, *rule))
 
-    def _multicast_rule(self, c: _Connection, payload: bytes) -> tuple[Refusal, str] | None:
+    def _multicast_rule(
+        self, c: _Connection, payload: bytes | memoryview
+    ) -> tuple[Refusal, str] | None:
         if c.group is None or c.membership in (Membership.NONE, Membership.LEAVING):
             return Refusal.NOT_EXIST, "this connection is in no group"
         if len(payload) > PAYLOAD_SIZE_MAX:
             return Refusal.INVALID_PARAM, f"{len(payload)} bytes, limit {PAYLOAD_SIZE_MAX}"
         return self._window_rule(c, payload)
 
-    def _window_rule(self, c: _Connection, payload: bytes) -> tuple[Refusal, str] | None:
+    def _window_rule(
+        self, c: _Connection, payload: bytes | memoryview
+    ) -> tuple[Refusal, str] | None:
         if len(c.outstanding) >= WINDOW_MESSAGES:
             return Refusal.TRY_AGAIN, f"{WINDOW_MESSAGES} messages wait for the ring"
         if c.outstanding and c.outstanding_bytes + len(payload) > WINDOW_BYTES:
@@ -397,7 +402,7 @@ class Node:
         request: int,
         guarantee: int,
         keys: bytes,
-        payload: bytes,
+        payload: bytes | memoryview,
         now_ns: int,
     ) -> list[Effect]:
         """Multicast to groups, joined or not; `Accepted` tells when it is on the ring."""
@@ -502,7 +507,7 @@ class Node:
             self.packer.submit_sync(self.groups.regular(c.ring, c.members))
             self._queued = True
 
-    def _deliver(self, originator: int, data: bytes) -> None:
+    def _deliver(self, originator: int, data: bytes | memoryview) -> None:
         if data and data[0] == EVS:
             self._deliver_evs(originator, data)
             return
@@ -524,7 +529,7 @@ class Node:
             if views is not None:
                 self._round_finished(views)
 
-    def _deliver_evs(self, originator: int, data: bytes) -> None:
+    def _deliver_evs(self, originator: int, data: bytes | memoryview) -> None:
         try:
             self._out += self.evs.deliver(originator, data)
         except EvsDecodeError:
@@ -537,12 +542,17 @@ class Node:
         if sender is None:
             return
         self.stats.messages_delivered += 1
-        for receiver in self._receivers.get(message.group, {}).values():
-            event = Delivered(receiver.index + 1, originator, sender.pid, message.payload)
-            self._pass(receiver, event)
+        own = message.connection if originator == self.me else None
+        for number, receiver in self._receivers.get(message.group, {}).items():
+            index = receiver.index + 1
+            if type(receiver) is _Connection and number == own:
+                self._pass(receiver, DeliveredOwn(index, message.request))
+            else:
+                event = Delivered(index, originator, sender.pid, message.payload)
+                self._pass(receiver, event)
 
-    def _pass(self, receiver: Seat | _Connection, event: Delivered | View) -> None:
-        if type(receiver) is Seat:
+    def _pass(self, receiver: Seat | _Connection, event: Delivered | DeliveredOwn | View) -> None:
+        if type(receiver) is Seat and not isinstance(event, DeliveredOwn):
             for told in receiver.append(event):
                 if receiver.connection is not None:
                     self._tell(receiver.connection, told)

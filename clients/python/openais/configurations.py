@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
@@ -14,9 +14,9 @@ from openais.wire.codec import DecodeError, unpack_bundle
 from openais.wire.port import ConfigurationKind, Guarantee, RingId
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery:
-    """One message of a node, in the total order."""
+    """One message of a node, in the total order. Not frozen: made once per message."""
 
     node_id: int
     payload: bytes
@@ -81,7 +81,7 @@ class EvsConnection(GroupConnection):
     def __init__(
         self,
         run_dir: Path | str | None,
-        event: Callable[[Any, int], None],
+        event: Callable[[Sequence[Any], int], None],
         lost: Callable[[], None],
         *,
         rejoin: bool,
@@ -157,8 +157,10 @@ class EvsConnection(GroupConnection):
             joins.append(wire.EvsJoin(self._request, tuple(keys[i : i + most])))
         return joins
 
-    def _multicast_message(self, request: int, target: Target, bundle: bytes) -> Any:
-        return wire.EvsMulticast(request, target.guarantee, target.keys, bundle)
+    def _multicast_message(
+        self, request: int, target: Target, bundle: list[bytes], data: bytes
+    ) -> Any:
+        return wire.EvsMulticast(request, target.guarantee, target.keys, data)
 
     def _other(self, message: Any) -> None:
         match message:
@@ -167,13 +169,12 @@ class EvsConnection(GroupConnection):
                     bundle = unpack_bundle(payload)
                 except DecodeError:
                     return  # sent by something that is not this library
-                for one in bundle:
-                    self._event(Delivery(node_id, one), len(one))
+                self._event([Delivery(node_id, one) for one in bundle], sum(map(len, bundle)))
             case wire.Configuration(kind, ring, members, left, joined):
                 change = ConfigurationChange(kind, ring, members, left, joined)
                 if self.first is None:
                     self.first = change
                     self._outcome()
-                self._event(change, 0)
+                self._event([change], 0)
             case _:
                 pass  # for seats

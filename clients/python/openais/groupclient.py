@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
 from openais import errors
@@ -39,8 +39,8 @@ class GroupClient:
         """Close."""
         self.close()
 
-    def _push(self, event: Any, size: int) -> None:
-        self._queue.push(lambda: self._run(event), size)
+    def _push(self, events: Sequence[Any], size: int) -> None:
+        self._queue.push_all(self._run, events, size)
         if len(self._queue) > QUEUE_EVENTS_MAX or self._queue.bytes_waiting > QUEUE_BYTES_MAX:
             self._connection.link.pause()
 
