@@ -156,7 +156,10 @@ def test_messages_that_only_the_survivors_have_stand_between_the_pair() -> None:
     cluster.wait(lambda: cluster.node(1).groups.nodes == (1, 2), 5_000 * MS)
     cluster.run(50 * MS)
     for client in (one, two):
-        kinds = [e.kind if isinstance(e, Configuration) else bytes(e.payload) for e in client.events()[1:]]
+        kinds = [
+            e.kind if isinstance(e, Configuration) else bytes(e.payload)
+            for e in client.events()[1:]
+        ]
         assert kinds == [TRANSITIONAL, b"safe", REGULAR]
 
 
