@@ -21,6 +21,7 @@ from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
 from totemd import keyfile, privileges, seal
+from totemd.configured import parameters, payload_size_max, seat_limits
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -37,8 +38,7 @@ from totemd.protocol.effects import (
 )
 from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
-from totemd.protocol.parameters import MS, ParameterError, RingParameters
-from totemd.protocol.seats import SeatLimits
+from totemd.protocol.parameters import MS
 from totemd.store import Store
 from totemd.udp import Address, RingSockets
 
@@ -51,47 +51,6 @@ DIGEST_SOURCES_MAX: Final = 256
 ALONE_NS: Final = 10_000 * MS
 
 _LOG = EventLog(__name__)
-
-
-def parameters(config: NodeConfig) -> RingParameters:
-    """Return the constants of the ring as configured.
-
-    Raises:
-        ExitError: status 8, the values contradict each other.
-    """
-    t = config.totem
-    standard = RingParameters()
-    given: dict[str, int | None] = {
-        "token_ns": t.token_ms * MS,
-        "token_coefficient_ns": t.token_coefficient_ms * MS,
-        "token_retransmit_ns": t.token_retransmit_ms * MS,
-        "hold_ns": t.hold_ms * MS,
-        "join_ns": t.join_ms * MS,
-        "consensus_ns": t.consensus_ms * MS,
-        "silent_fail_ns": min(
-            max(standard.silent_fail_ns, t.token_ms * MS * 3 // 10), t.consensus_ms * MS - 1
-        ),
-        "fail_recv_ns": t.token_ms * MS,
-        "merge_ns": t.merge_ms * MS,
-        "window_messages": t.window_size_messages,
-        "max_messages": t.max_messages,
-        "fail_recv_count": t.fail_recv_const,
-        "miss_count": t.miss_count_const,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
-    result = dataclasses.replace(standard, **values)
-    try:
-        result.validate()
-    except ParameterError as error:
-        raise ExitError(Exit.MAIN_CONFIGURATION, f"{config.path}: totem: {error}") from error
-    return result
-
-
-def payload_size_max(config: NodeConfig) -> int:
-    """Return the bytes of one frame for the configured MTU."""
-    ipv6 = ":" in config.interfaces[0].bind_address
-    overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
-    return messages.payload_size_max(config.totem.netmtu_bytes, overhead)
 
 
 class Daemon:
@@ -110,7 +69,7 @@ class Daemon:
             self._store.boot_epoch,
             self._store.stored_ring_seq,
             payload_size_max(config),
-            SeatLimits(),
+            seat_limits(config),
         )
         self._sealer = seal.Sealer(key, algorithm, self.node_id, self._store.new_session())
         self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
@@ -358,7 +317,7 @@ def _key(config: NodeConfig) -> tuple[int, seal.ClusterKey | None]:
     if not config.totem.secauth:
         _LOG.warning("ring_not_secured", rule="secauth is off: no encryption, no authentication")
         return seal.NONE, None
-    key = keyfile.read(config.totem.key_file)
+    key = config.totem.key_text.encode() or keyfile.read(config.totem.key_file)
     cipher = seal.ALGORITHMS[config.totem.crypto_cipher]
     return cipher, seal.ClusterKey(key, config.totem.cluster_name)
 
