@@ -21,6 +21,7 @@ from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
 from totemd import keyfile, privileges, seal
+from totemd.configured import datagram_size, parameters, payload_size_max, seat_limits
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -37,14 +38,12 @@ from totemd.protocol.effects import (
 )
 from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
-from totemd.protocol.parameters import MS, ParameterError, RingParameters
-from totemd.protocol.seats import SeatLimits
+from totemd.protocol.parameters import MS
 from totemd.store import Store
 from totemd.udp import Address, RingSockets
 from totemd.writer import Writer, WriterLostError
 
 SLEEP_MAX_MS: Final = 1000
-BLOCK_DATAGRAMS: Final = 22  # of one full frame
 DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
 PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
@@ -55,57 +54,6 @@ DIGEST_SOURCES_MAX: Final = 256
 ALONE_NS: Final = 10_000 * MS
 
 _LOG = EventLog(__name__)
-
-
-def parameters(config: NodeConfig) -> RingParameters:
-    """Return the constants of the ring as configured.
-
-    Raises:
-        ExitError: status 8, the values contradict each other.
-    """
-    t = config.totem
-    standard = RingParameters()
-    given: dict[str, Any] = {
-        "token_ns": t.token_ms * MS,
-        "token_coefficient_ns": t.token_coefficient_ms * MS,
-        "token_retransmit_ns": t.token_retransmit_ms * MS,
-        "hold_ns": t.hold_ms * MS,
-        "join_ns": t.join_ms * MS,
-        "consensus_ns": t.consensus_ms * MS,
-        "silent_fail_ns": min(
-            max(standard.silent_fail_ns, t.token_ms * MS * 3 // 10), t.consensus_ms * MS - 1
-        ),
-        "fail_recv_ns": t.token_ms * MS,
-        "merge_ns": t.merge_ms * MS,
-        "window_messages": t.window_size_messages,
-        "max_messages": t.max_messages,
-        "fail_recv_count": t.fail_recv_const,
-        "miss_count": t.miss_count_const,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
-    result = dataclasses.replace(standard, **values)
-    try:
-        result.validate()
-    except ParameterError as error:
-        raise ExitError(Exit.MAIN_CONFIGURATION, f"{config.path}: totem: {error}") from error
-    return result
-
-
-def payload_size_max(config: NodeConfig) -> int:
-    """Return the bytes of one frame: with its header it fills a sealed block exactly.
-
-    A recovery puts a second header before it: one datagram more. Where every datagram is sealed
-    on its own, room for that header is kept free instead.
-    """
-    header = messages.DATA_HEADER.size
-    size = seal.block_size_max(_datagram_size(config), BLOCK_DATAGRAMS) - header
-    return size if BLOCK_DATAGRAMS > 1 else size - header
-
-
-def _datagram_size(config: NodeConfig) -> int:
-    ipv6 = ":" in config.interfaces[0].bind_address
-    overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
-    return config.totem.netmtu_bytes - overhead
 
 
 class Daemon:
@@ -126,7 +74,7 @@ class Daemon:
             self._store.boot_epoch,
             self._store.stored_ring_seq,
             payload_size_max(config),
-            SeatLimits(),
+            seat_limits(config),
         )
         self._sealer = self._new_sealer()
         self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
@@ -248,7 +196,7 @@ class Daemon:
                 self._store.renew_session()
 
     def _new_sealer(self) -> seal.Sealer:
-        size = _datagram_size(self.config)
+        size = datagram_size(self.config)
         return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
 
     def _written(self) -> None:
@@ -415,7 +363,7 @@ def _key(config: NodeConfig) -> tuple[int, seal.ClusterKey | None]:
     if not config.totem.secauth:
         _LOG.warning("ring_not_secured", rule="secauth is off: no encryption, no authentication")
         return seal.NONE, None
-    key = keyfile.read(config.totem.key_file)
+    key = config.totem.key_text.encode() or keyfile.read(config.totem.key_file)
     cipher = seal.ALGORITHMS[config.totem.crypto_cipher]
     return cipher, seal.ClusterKey(key, config.totem.cluster_name)
 

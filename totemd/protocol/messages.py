@@ -42,7 +42,6 @@ REQUESTS_MAX: Final = 64
 REQUEST_COUNT_MAX: Final = 256
 REQUESTED_MAX: Final = 1024
 DATAGRAM_SIZE_MAX: Final = 65_507
-SEAL_OVERHEAD: Final = 44
 UDP_OVERHEAD_IPV4: Final = 28
 UDP_OVERHEAD_IPV6: Final = 48
 LINKS_MAX: Final = 8
@@ -65,14 +64,6 @@ RECEIVED: Final = 2
 
 
 _tuple: Final = tuple.__new__
-
-
-def payload_size_max(netmtu_bytes: int, udp_overhead: int = UDP_OVERHEAD_IPV4) -> int:
-    """Return how many bytes of payload one data message may carry.
-
-    Room for a second header is kept free, because a recovery encapsulates the whole message.
-    """
-    return netmtu_bytes - udp_overhead - SEAL_OVERHEAD - 2 * DATA_HEADER.size
 
 
 Buffer: TypeAlias = bytes | memoryview
