@@ -27,7 +27,7 @@ class RequestLimit(Enum):
 class Flow(Enum):
     """How the window is shared."""
 
-    FAIR = "fair"  # a share is reserved for every member
+    FAIR = "share"  # a share is reserved for every member
     BACKLOG = "backlog"  # and none takes more than its part of what waits everywhere
 
 

@@ -143,7 +143,7 @@ class Rings:
         return [n.event for n in self.all(node, Noted)]
 
     def delivered(self, node: int) -> list[bytes]:
-        return [d.payload for d in self.all(node, Deliver)]
+        return [bytes(d.payload) for d in self.all(node, Deliver)]
 
     def causes(self, node: int) -> list[str]:
         return [m.cause.name for m in self.all(node, Moved)]
