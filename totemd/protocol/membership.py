@@ -383,6 +383,9 @@ class Membership(Recovery):
 
     def on_commit_commit(self, ct: Commit) -> None:
         """The second pass: everybody has filled in."""
+        if self.sender != self.predecessor:
+            self.stats.tokens_astray += 1
+            return
         if ct.ring != self.ring_id or ct.index != len(ct.entries):
             return
         self.enter_recovery(ct)
@@ -396,11 +399,14 @@ class Membership(Recovery):
         """The commit token is back at the representative: start the ring, once."""
         due = self.pass_two_seq + len(ct.entries) - 1
         mine = ct.ring == self.ring_id and self.is_representative
+        if self.sender != self.predecessor:
+            self.stats.tokens_astray += 1
+            return
         if not mine or self.started or ct.token_seq < due:
             return
         self.started = True
         base = self.parameters.seq_base
-        self.on_token(Token(self.ring_id, 0, base, base, 0, 0, 0, 0, ()))
+        self.visit(Token(self.ring_id, 0, base, base, 0, 0, 0, 0, ()))
 
     # Other rings
 

@@ -100,6 +100,17 @@ class Visits(Idle):
     # The token
 
     def on_token(self, token: Token) -> None:
+        """Take the token from the member before this one, and from nobody else.
+
+        The seal does not say to whom a datagram was sent: an eavesdropper could pass the token of
+        two others on to a third, and there would be two.
+        """
+        if self.sender == self.predecessor:
+            self.visit(token)
+        else:
+            self.stats.tokens_astray += 1
+
+    def visit(self, token: Token) -> None:
         """Serve one token visit (Totem paper, section 4.2)."""
         if token.ring != self.ring_id:
             return
