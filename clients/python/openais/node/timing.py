@@ -44,6 +44,11 @@ def ip_version(totem: BoundSection) -> str:
     return "ipv4" if totem.text("transport") == "udp" else "ipv6-4"
 
 
+def automatic_window(nodes_count: int) -> int:
+    """Return the messages per rotation where nobody says."""
+    return max(50, 16 * nodes_count)
+
+
 def runtime_token_ms(totem: BoundSection, nodes_count: int) -> int:
     """Return the actual token timeout: it grows with the nodelist above two nodes."""
     return totem.integer("token") + max(0, nodes_count - 2) * totem.integer("token_coefficient")

@@ -455,9 +455,9 @@ def test_subsystems_have_their_own_debug_level_and_unknown_ones_a_warning(
         "logger {\nident: NOPE\ntags: enter\n}\n}\n"
     )
     config = loaded(tmp_path, text)
-    assert [(s.name, s.debug) for s in config.logging.subsystems] == [
+    assert [(s.name, s.logging.debug) for s in config.logging.subsystems] == [
         ("CKPT", "on"),
-        ("NOPE", "off"),
+        ("NOPE", "trace"),
     ]
     assert any('"NOPE" is no subsystem' in warning for warning in config.warnings)
 
