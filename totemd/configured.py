@@ -9,8 +9,16 @@ from openais.node.config import NodeConfig
 from openais.node.exits import Exit, ExitError
 from totemd import keyfile
 from totemd.protocol import messages
-from totemd.protocol.parameters import MS, ParameterError, RingParameters
+from totemd.protocol.parameters import (
+    MS,
+    AccelPriority,
+    Flow,
+    ParameterError,
+    RequestLimit,
+    RingParameters,
+)
 from totemd.protocol.seats import SeatLimits
+from totemd.seal import block_size_max
 
 
 def parameters(config: NodeConfig) -> RingParameters:
@@ -42,6 +50,18 @@ def parameters(config: NodeConfig) -> RingParameters:
         window_messages=t.window_size_messages,
         max_messages=t.max_messages,
         miss_count=t.miss_count_const,
+        heartbeat_failures_allowed=t.heartbeat_failures_allowed,
+        max_network_delay_ns=t.max_network_delay_ms * MS,
+        token_warning_percent=t.token_warning_percent,
+        send_join_ns=t.send_join_ms * MS,
+        cancel_token_hold_on_retransmit=t.cancel_token_hold_on_retransmit,
+        flow=Flow(t.flow),
+        accelerated_window_messages=t.accelerated_window_messages,
+        accel_min=t.accel_min,
+        accel_priority=AccelPriority(t.accel_priority),
+        request_limit=RequestLimit(t.request_limit),
+        max_nodes=t.max_nodes,
+        sync_timeout_ns=t.sync_timeout_ms * MS,
         max_gap_messages=t.max_gap_messages,
         max_unstable_bytes=t.max_unstable_bytes,
     )
@@ -52,11 +72,23 @@ def parameters(config: NodeConfig) -> RingParameters:
     return result
 
 
-def payload_size_max(config: NodeConfig) -> int:
-    """Return the bytes of one frame for the configured MTU."""
-    ipv6 = ":" in config.interfaces[0].bind_address
+def datagram_size(config: NodeConfig) -> int:
+    """Return the bytes of the largest datagram, without the headers of IP and UDP."""
+    ipv6 = any(":" in interface.bind_address for interface in config.interfaces)
     overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
-    return messages.payload_size_max(config.totem.netmtu_bytes, overhead)
+    return config.totem.netmtu_bytes - overhead
+
+
+def payload_size_max(config: NodeConfig) -> int:
+    """Return the bytes of one frame: with its header it fills a sealed block exactly.
+
+    A recovery puts a second header before it: one datagram more. Where every datagram is sealed
+    on its own, room for that header is kept free instead.
+    """
+    datagrams = config.totem.block_datagrams
+    header = messages.DATA_HEADER.size
+    size = block_size_max(datagram_size(config), datagrams) - header
+    return size if datagrams > 1 else size - header
 
 
 def seat_limits(config: NodeConfig) -> SeatLimits:

@@ -21,7 +21,7 @@ from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
 from totemd import keyfile, privileges, seal
-from totemd.configured import parameters, payload_size_max, seat_limits
+from totemd.configured import datagram_size, parameters, payload_size_max, seat_limits
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -41,11 +41,14 @@ from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
 from totemd.protocol.parameters import MS
 from totemd.store import Store
 from totemd.udp import Address, RingSockets
+from totemd.writer import Writer, WriterLostError
 
 SLEEP_MAX_MS: Final = 1000
+DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
 PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
+HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
 DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
 DIGEST_SOURCES_MAX: Final = 256
 ALONE_NS: Final = 10_000 * MS
@@ -59,10 +62,12 @@ class Daemon:
     def __init__(self, config: NodeConfig) -> None:
         self.config: Final = config
         self.node_id: Final = config.totem.node_id
+        self._writer: Final = Writer()  # before there are keys and threads
         algorithm, key = _key(config)
         self._algorithm: Final = algorithm
         self._key: Final = key
-        self._store: Final = Store(config.system.state_dir, self.node_id)
+        self._store: Final = Store(config.system.state_dir, self.node_id, self._writer)
+        self._held: list[Effect] = []
         self.node: Final = Node(
             parameters(config),
             self.node_id,
@@ -71,7 +76,7 @@ class Daemon:
             payload_size_max(config),
             seat_limits(config),
         )
-        self._sealer = seal.Sealer(key, algorithm, self.node_id, self._store.new_session())
+        self._sealer = self._new_sealer()
         self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
         self._sockets: Final = RingSockets(
             config.interfaces[0],
@@ -92,7 +97,7 @@ class Daemon:
         self._port: Final = Port(server, self.node, self.status)
         self._poller: Final = zmq.Poller()
         self._digests: Final = DigestLog()
-        self._dropped: Final[dict[str, int]] = {}
+        self._messages_malformed = 0
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
         self._retired = False
@@ -102,9 +107,10 @@ class Daemon:
         """Serve until told to stop; then leave the ring in order."""
         self._signals()
         privileges.apply(self.config.system)
+        privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
-        for s in (self._sockets.data, self._sockets.token, self._wake_fd):
+        for s in (self._sockets.data, self._sockets.token, self._wake_fd, self._writer):
             self._poller.register(s.fileno(), zmq.POLLIN)
         _LOG.info(
             "started",
@@ -126,18 +132,22 @@ class Daemon:
     def _turn(self, server: IpcServer) -> None:
         before_ns = time.monotonic_ns()
         timeout_ms = self._timeout_ms(before_ns)
-        ready = {fd for fd, _ in self._poller.poll(timeout_ms) if isinstance(fd, int)}
+        ready = self._poller.poll(timeout_ms)
         now_ns = time.monotonic_ns()
         late_ns = now_ns - before_ns - timeout_ms * MS
         if late_ns > PAUSE_NS:
             self._perform(self.node.pause(late_ns, now_ns))
-        if ready:
-            server.noticed(ready)
-            if self._wake_fd.fileno() in ready:
+        descriptors = {fd for fd, _ in ready if isinstance(fd, int)}
+        if descriptors:
+            server.noticed(descriptors)
+            if self._wake_fd.fileno() in descriptors:
                 self._wake_fd.recv(64)
+            if self._writer.fileno() in descriptors:
+                self._written()
             self._network()
-        for effects in self._port.receive(time.monotonic_ns()):
-            self._perform(effects)
+        if len(ready) > len(descriptors) or server.pending:
+            for effects in self._port.receive(time.monotonic_ns()):
+                self._perform(effects)
         self._expire()
         server.flush()
         if self._stopping and self.node.ring.leave_copies is None:
@@ -152,29 +162,27 @@ class Daemon:
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
     def _network(self) -> None:
+        """Read data before the token: it was sent before it."""
         for s in (self._sockets.data, self._sockets.token):
-            for datagram, source in self._sockets.receive(s):
-                self._datagram(datagram, source)
+            budget = DATAGRAMS_PER_WAKE
+            while budget > 0 and (train := self._sockets.receive(s)) is not None:
+                budget -= 1 + len(train[0]) // max(train[1], 1)
+                self._train(*train)
 
-    def _datagram(self, datagram: bytes, source: Address) -> None:
+    def _train(self, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
-        try:
-            sender, order, data = self._opener.open(datagram, source[0], now_ns)
-            message = messages.decode(data)
-        except seal.SealError as error:
-            self._count_dropped(error.rule)
-            if error.rule == seal.DIGEST:
-                self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
-            return
-        except messages.DecodeError as error:
-            self._count_dropped("malformed")
-            _LOG.debug("message_malformed", address=source[0], rule=str(error))
-            return
-        self._sockets.learn(sender, source)
-        self._perform(self.node.receive(message, sender, order, now_ns))
-
-    def _count_dropped(self, rule: str) -> None:
-        self._dropped[rule] = self._dropped.get(rule, 0) + 1
+        for sender, order, data in self._opener.open_train(buffer, size, source[0], now_ns):
+            try:
+                message = messages.decode(data)
+            except messages.DecodeError as error:
+                self._messages_malformed += 1
+                _LOG.debug("message_malformed", address=source[0], rule=str(error))
+                continue
+            self._sockets.learn(sender, source)
+            self._perform(self.node.receive(message, sender, order, now_ns))
+        if self._opener.digest_failures:
+            self._opener.digest_failures.clear()
+            self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
 
     def _expire(self) -> None:
         now_ns = time.monotonic_ns()
@@ -185,25 +193,59 @@ class Daemon:
             self._peers_saved_ns = now_ns
             self._store.save_peer_sessions(self._opener.sessions())
             if self._sealer.worn:
-                session = self._store.new_session()
-                self._sealer = seal.Sealer(self._key, self._algorithm, self.node_id, session)
+                self._store.renew_session()
+
+    def _new_sealer(self) -> seal.Sealer:
+        size = datagram_size(self.config)
+        return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
+
+    def _written(self) -> None:
+        """Go on with what waited for the disk."""
+        try:
+            for ticket, error in self._writer.finished():
+                self._store.written(ticket, error)
+        except WriterLostError as error:
+            raise ExitError(Exit.RING_ID, str(error)) from error
+        if self._store.session != self._sealer.session:
+            self._sealer = self._new_sealer()
+        held, self._held = self._held, []
+        self._perform(held)
+
+    def _hold(self, effects: list[Effect]) -> None:
+        self._held += effects
+        if len(self._held) > HELD_EFFECTS_MAX:
+            reason = f"{HELD_EFFECTS_MAX} effects wait for a ring number to be stored"
+            raise ExitError(Exit.RING_ID, f"state {self.config.system.state_dir}: {reason}")
 
     def _perform(self, effects: list[Effect]) -> None:
+        """Perform in order; multicasts that follow each other share system calls."""
+        if self._held:
+            self._hold(effects)
+            return
+        datagrams: list[seal.Datagram] = []
         for effect in effects:
-            if isinstance(effect, Tell):
+            if isinstance(effect, Multicast):
+                datagrams += self._sealer.pieces(messages.encode(effect.message))
+            elif isinstance(effect, Tell):
                 self._port.tell(effect)
-            elif isinstance(effect, Multicast):
-                self._sockets.multicast(self._sealer.seal(messages.encode(effect.message)))
-            elif isinstance(effect, Unicast):
-                datagram = self._sealer.seal(messages.encode(effect.message))
-                self._sockets.unicast(effect.node_id, datagram)
             else:
-                self._perform_rare(effect)
+                if datagrams:
+                    self._sockets.multicast(datagrams)
+                    datagrams = []
+                if isinstance(effect, Unicast):
+                    sealed = self._sealer.pieces(messages.encode(effect.message))
+                    self._sockets.unicast(effect.node_id, sealed)
+                elif isinstance(effect, Persist):
+                    if not self._store.durable(effect.ring_seq):
+                        self._hold(effects[effects.index(effect) :])
+                        break
+                else:
+                    self._perform_rare(effect)
+        if datagrams:
+            self._sockets.multicast(datagrams)
 
     def _perform_rare(self, effect: Effect) -> None:
         match effect:
-            case Persist(ring_seq):
-                self._store.persist(ring_seq)
             case Configuration():
                 _log_configuration(effect)
             case Moved(old, new, cause):
@@ -235,6 +277,7 @@ class Daemon:
         server.close()
         self._sockets.close()
         self._context.destroy(0)
+        self._writer.close()
 
     def status(self) -> dict[str, Any]:
         """Return the status document; keys in docs/operating.md."""
@@ -242,7 +285,10 @@ class Daemon:
         counters: dict[str, int] = {}
         for stats in (ring.stats, node.stats, self._sockets.stats, self._port.server.stats):
             counters |= dataclasses.asdict(stats)
-        for rule, count in self._dropped.items():
+        for rule, count in {
+            **self._opener.failures,
+            "malformed": self._messages_malformed,
+        }.items():
             counters[f"datagrams_dropped_{rule.replace(' ', '_')}"] = count
         gate_open = node.packer.gate_open and ring.state is State.OPERATIONAL
         return {

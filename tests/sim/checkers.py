@@ -37,7 +37,7 @@ def total_order(lives: Iterable[Life]) -> None:
         last: dict[RingId, int] = {}
         for m in life.ring_log:
             if isinstance(m, Deliver):
-                known = messages.setdefault((m.ring, m.seq), (m.originator, m.payload))
+                known = messages.setdefault((m.ring, m.seq), (m.originator, bytes(m.payload)))
                 assert known == (m.originator, m.payload), f"two messages are {m.ring} {m.seq}"
                 assert m.seq > last.get(m.ring, -1), f"node {life.node_id}: out of order at {m.seq}"
                 last[m.ring] = m.seq
@@ -47,7 +47,7 @@ def no_duplicates(lives: Iterable[Life]) -> None:
     """No payload reaches one process twice; payloads are unique."""
     for life in lives:
         for stream in life.streams.values():
-            seen = [e.payload for e in stream if isinstance(e, Delivered)]
+            seen = [bytes(e.payload) for e in stream if isinstance(e, Delivered)]
             assert len(seen) == len(set(seen)), f"node {life.node_id}: delivered twice"
 
 
@@ -81,7 +81,7 @@ def _steps(life: Life) -> dict[Step, tuple[tuple[int, ...], list[tuple[int, byte
     messages: list[tuple[int, bytes]] = []
     for m in life.ring_log:
         if isinstance(m, Deliver):
-            messages.append((m.seq, m.payload))
+            messages.append((m.seq, bytes(m.payload)))
         elif m.kind is ConfigurationKind.TRANSITIONAL:
             transitional = m.members
         else:
@@ -128,7 +128,9 @@ def self_delivery(cluster: Cluster) -> None:
     """What a surviving process multicast it received itself, once and in its order."""
     for r in cluster.running.values():
         life = r.life
-        received = [e.payload for s in life.streams.values() for e in s if isinstance(e, Delivered)]
+        received = [
+            bytes(e.payload) for s in life.streams.values() for e in s if isinstance(e, Delivered)
+        ]
         mine = set(life.submitted)
         assert [p for p in received if p in mine] == life.submitted, f"node {life.node_id} lost own"
 
@@ -158,7 +160,7 @@ def _spans(
     for e in stream:
         if isinstance(e, Delivered):
             assert begun is not None or done, f"node {life.node_id}: delivered before the join"
-            span.append(e.payload)
+            span.append(bytes(e.payload))
         elif isinstance(e, View):
             # Below: the views of a round, where each side sees only what is new to it.
             if begun is not None and begun[0] == e.ring and e.number > VANISHED:

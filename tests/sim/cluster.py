@@ -22,6 +22,7 @@ from totemd.protocol.local import (
     Accepted,
     ConnectionId,
     Delivered,
+    DeliveredOwn,
     Drop,
     Event,
     Refused,
@@ -36,6 +37,7 @@ from totemd.protocol.seats import SeatLimits
 
 PAYLOAD_SIZE_MAX = 1300
 GROUP = b"simulated"
+PID_BASE = 100
 STEPS_MAX = 3_000_000
 
 
@@ -133,7 +135,7 @@ class Cluster:
         r.connections += 1
         connection = ConnectionId(r.connections)
         r.life.streams[connection] = []
-        self.perform(node_id, r.node.attach_process(connection, 100 + connection, self.now_ns))
+        self.perform(node_id, r.node.attach_process(connection, PID_BASE + connection, self.now_ns))
         self.perform(node_id, r.node.join(connection, 1, join, self.now_ns))
         return connection
 
@@ -161,7 +163,12 @@ class Cluster:
                 case Persist():
                     self.disk[node_id] = max(self.disk.get(node_id, 0), effect.ring_seq)
                 case Tell():
-                    r.life.streams.setdefault(effect.connection, []).append(effect.event)
+                    event = effect.event
+                    if isinstance(event, DeliveredOwn):
+                        payload = r.life.submitted[event.request - 1]
+                        pid = PID_BASE + effect.connection
+                        event = Delivered(event.index, node_id, pid, payload)
+                    r.life.streams.setdefault(effect.connection, []).append(event)
                 case Retired():
                     r.life.retired = True
                     del self.running[node_id]
@@ -258,7 +265,7 @@ class Cluster:
 
 def payloads(stream: list[Event]) -> list[bytes]:
     """Return what was delivered on a stream."""
-    return [e.payload for e in stream if isinstance(e, Delivered)]
+    return [bytes(e.payload) for e in stream if isinstance(e, Delivered)]
 
 
 __all__ = ["Accepted", "Cluster", "Life", "Refused", "RingChanged", "View", "payloads"]

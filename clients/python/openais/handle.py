@@ -9,11 +9,12 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
-from openais.errors import BadHandleError, LibraryError, TryAgainError
+from openais.errors import BadHandleError, InvalidParamError, LibraryError, TryAgainError
 
 CALLBACKS_PER_DISPATCH_MAX: Final = 1024
 
@@ -21,12 +22,30 @@ Callback = Callable[[], None]
 
 
 class DispatchFlags(IntEnum):
-    """How `dispatch` runs what waits (SaDispatchFlagsT; the last one is CPG's)."""
+    """How `dispatch` runs what waits (SaDispatchFlagsT; the last one is of CPG and EVS)."""
 
-    ONE = 1  # at most one, at once
+    ONE = 1  # at most one, at once; with CPG and EVS: wait for one
     ALL = 2  # all that wait, at once
     BLOCKING = 3  # for ever, until closed
-    ONE_NONBLOCKING = 4  # as ONE; ERR_TRY_AGAIN when nothing waits
+    ONE_NONBLOCKING = 4  # at most one, at once; ERR_TRY_AGAIN when nothing waits
+
+
+CS_WAITS: Final = frozenset({DispatchFlags.ONE, DispatchFlags.BLOCKING})  # of CPG and EVS
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Items for one function, run in order; those before ``position`` have run."""
+
+    function: Callable[[Any], object]
+    items: Sequence[Any]
+    size_bytes: int
+    tag: object
+    position: int = 0
+
+
+def _call(callback: Callback) -> None:
+    callback()
 
 
 class CallbackQueue:
@@ -34,15 +53,22 @@ class CallbackQueue:
 
     Args:
         name: of the handle, in errors.
+        waits: the flags with which `dispatch` waits for a callback.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        waits: frozenset[DispatchFlags] = frozenset({DispatchFlags.BLOCKING}),
+    ) -> None:
         self._name: Final = name
-        self._waiting: Final[deque[tuple[Callback, int, object]]] = deque()
+        self._waits: Final = waits
+        self._waiting: Final[deque[_Batch]] = deque()
         self._condition: Final = threading.Condition()
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
         self._lost = False
+        self._count = 0
         self.bytes_waiting = 0
 
     def fileno(self) -> int:
@@ -56,14 +82,25 @@ class CallbackQueue:
         return self._fd
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
     def push(self, callback: Callback, size_bytes: int = 0, tag: object = None) -> None:
         """Add a callback; called in the background thread."""
+        self.push_all(_call, (callback,), size_bytes, tag)
+
+    def push_all(
+        self,
+        function: Callable[[Any], object],
+        items: Sequence[Any],
+        size_bytes: int = 0,
+        tag: object = None,
+    ) -> None:
+        """Add a callback for each item: ``function(item)``."""
         with self._condition:
-            if self._closed:
+            if self._closed or not items:
                 return
-            self._waiting.append((callback, size_bytes, tag))
+            self._waiting.append(_Batch(function, items, size_bytes, tag))
+            self._count += len(items)
             self.bytes_waiting += size_bytes
             self._signal()
 
@@ -75,10 +112,11 @@ class CallbackQueue:
     def drop(self, tag: object) -> None:
         """Forget the callbacks with a tag."""
         with self._condition:
-            kept = [item for item in self._waiting if item[2] != tag]
+            kept = [batch for batch in self._waiting if batch.tag != tag]
             self._waiting.clear()
             self._waiting.extend(kept)
-            self.bytes_waiting = sum(item[1] for item in kept)
+            self._count = sum(len(batch.items) - batch.position for batch in kept)
+            self.bytes_waiting = sum(batch.size_bytes for batch in kept)
             if not kept:
                 self._drain()
 
@@ -95,17 +133,41 @@ class CallbackQueue:
             with contextlib.suppress(BlockingIOError):  # not readable is what is wanted
                 os.eventfd_read(self._fd)
 
-    def _pop(self, *, wait: bool) -> Callback | None:
+    def _pop(self, *, wait: bool) -> _Batch | None:
         with self._condition:
             while not self._waiting and wait and not self._closed and not self._lost:
                 self._condition.wait()
             if not self._waiting:
                 return None
-            callback, size, _ = self._waiting.popleft()
-            self.bytes_waiting -= size
+            batch = self._waiting.popleft()
+            self._count -= len(batch.items) - batch.position
+            self.bytes_waiting -= batch.size_bytes
             if not self._waiting:
                 self._drain()
-            return callback
+            return batch
+
+    def _put_back(self, batch: _Batch) -> None:
+        with self._condition:
+            if not self._closed:
+                self._waiting.appendleft(batch)
+                self._count += len(batch.items) - batch.position
+                self.bytes_waiting += batch.size_bytes
+                self._signal()
+
+    def _run(self, batch: _Batch, count_max: int) -> int:
+        """Run items of a batch; what is left, also by an exception, stays first in the queue."""
+        begin = batch.position
+        function = batch.function
+        try:
+            for item in batch.items[begin : begin + count_max]:
+                batch.position += 1
+                function(item)
+                if self._closed:
+                    break
+        finally:
+            if batch.position < len(batch.items):
+                self._put_back(batch)
+        return batch.position - begin
 
     def dispatch(self, flags: DispatchFlags | int = DispatchFlags.ALL) -> int:
         """Run callbacks in the calling thread; return how many ran.
@@ -114,21 +176,25 @@ class CallbackQueue:
             BadHandleError: closed before the call.
             LibraryError: the session is lost and nothing waits.
             TryAgainError: ONE_NONBLOCKING and nothing waits.
-            ValueError: unknown flags.
+            InvalidParamError: unknown flags.
         """
-        flags = DispatchFlags(flags)
+        try:
+            flags = DispatchFlags(flags)
+        except ValueError:
+            raise InvalidParamError(
+                self._name, f"no DispatchFlags have the value {flags}"
+            ) from None
         if self._closed:
             raise BadHandleError(self._name, "closed")
-        bound = 1 if flags in (DispatchFlags.ONE, DispatchFlags.ONE_NONBLOCKING) else None
-        if flags is DispatchFlags.ALL:
-            bound = CALLBACKS_PER_DISPATCH_MAX
+        bound = CALLBACKS_PER_DISPATCH_MAX
+        if flags in (DispatchFlags.ONE, DispatchFlags.ONE_NONBLOCKING):
+            bound = 1
         ran = 0
-        while bound is None or ran < bound:
-            callback = self._pop(wait=flags is DispatchFlags.BLOCKING)
-            if callback is None:
+        while ran < bound or flags is DispatchFlags.BLOCKING:
+            batch = self._pop(wait=flags in self._waits)
+            if batch is None:
                 break
-            callback()
-            ran += 1
+            ran += self._run(batch, max(bound - ran, 1))
         if self._lost and not ran and not self._closed:
             raise LibraryError(self._name, "the session is lost", definite=False)
         if not ran and flags is DispatchFlags.ONE_NONBLOCKING:

@@ -159,7 +159,7 @@ _NETWORK: Final = (
     Directive(
         "block_datagrams",
         integer(1, BLOCK_DATAGRAMS_MAX),
-        "8",
+        "22",
         "datagrams that are sealed and sent as one block; 1: each on its own. Higher: cheaper "
         "under load; one datagram lost is the block lost",
     ),
@@ -368,7 +368,7 @@ _MEMBERSHIP: Final = (
     Directive(
         "sync_timeout",
         _timeout,
-        "10000",
+        "2000",
         "a node that does not finish the synchronisation of groups within that time is left out",
     ),
     Directive(
