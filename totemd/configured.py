@@ -52,7 +52,7 @@ def parameters(config: NodeConfig) -> RingParameters:
         miss_count=t.miss_count_const,
         heartbeat_failures_allowed=t.heartbeat_failures_allowed,
         max_network_delay_ns=t.max_network_delay_ms * MS,
-        token_warning_percent=t.token_warning_percent,
+        token_warning_percent=t.token_warning_percent % 100,  # 100: never, it is lost then
         send_join_ns=t.send_join_ms * MS,
         cancel_token_hold_on_retransmit=t.cancel_token_hold_on_retransmit,
         flow=Flow(t.flow),

@@ -11,7 +11,7 @@ from typing import Final
 
 from openais.node import paths, presets, timing
 from openais.node.binding import DERIVED, BoundSection
-from openais.node.directives import SERVICE_NAMES, SUBSYSTEMS
+from openais.node.directives import SERVICES, SUBSYSTEMS
 from openais.node.exits import Exit
 from openais.node.machine import Machine
 from openais.node.model import (
@@ -91,7 +91,6 @@ _OF_SUBSYSTEMS: Final = (  # keys of a subsystem that are those of all where it 
     *("to_stderr", "to_logfile", "to_syslog", "debug"),
     *("logfile_priority", "syslog_priority", "syslog_facility"),
 )
-_SERVICES: Final = dict(zip(SERVICE_NAMES, ("clm", "ckpt", "cpg"), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,13 +503,13 @@ class Assembler:
     def _services(self) -> ServicesConfig:
         sections = self._root.all("service")
         if not sections:
-            return ServicesConfig(tuple(_SERVICES.values()))
+            return ServicesConfig(tuple(SERVICES.values()))
         chosen = []
         for section in sections:
             name = section.optional_text("name")
             if name is None:
                 continue
-            if name not in _SERVICES:
+            if name not in SERVICES:
                 self._problems.warning(
                     section.origin_of("name"), f"service {name} is not supported yet and ignored"
                 )
@@ -519,7 +518,7 @@ class Assembler:
                     section.origin_of("ver"), f"service {name}: ver 1 means that it does not start"
                 )
             else:
-                chosen.append(_SERVICES[name])
+                chosen.append(SERVICES[name])
         return ServicesConfig(tuple(dict.fromkeys(chosen)))
 
     def _clm(self) -> ClmConfig:

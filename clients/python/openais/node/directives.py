@@ -136,7 +136,7 @@ _LOGGER: Final = SectionRule(
         Directive(
             "tags",
             words_of("|", "enter", "leave", *(f"trace{level}" for level in range(1, 9))),
-            meaning="predecessors' way to say `debug: trace`, which any of its words means",
+            meaning="predecessors' way to say `debug: trace`; without effect beside `debug`",
         ),
     ),
 )
@@ -165,7 +165,7 @@ _SYSTEM: Final = SectionRule(
             "priority of totemd, a nice value where real-time scheduling is not had",
         ),
         Directive("mlock", BOOLEAN, "yes", "totemd tries to stay in memory"),
-        *foreign("move_to_root_cgroup"),
+        *foreign("move_to_root_cgroup", "allow_knet_handle_fallback"),
     ),
 )
 
@@ -281,14 +281,18 @@ _QUORUM: Final = SectionRule(
     ),
 )
 
-SERVICE_NAMES: Final = ("openais_clm", "openais_ckpt", "corosync_cpg")
+SERVICES: Final = {  # name in the file -> ours
+    "openais_clm": "clm",
+    "openais_ckpt": "ckpt",
+    "corosync_cpg": "cpg",
+    "corosync_evs": "evs",
+}
 SERVICE_NAMES_LATER: Final = (
     "openais_evt",
     "openais_amf",
     "openais_msg",
     "openais_lck",
     "openais_tmr",
-    "corosync_evs",
     "corosync_cfg",
     "corosync_quorum",
 )
@@ -300,7 +304,7 @@ _SERVICE: Final = SectionRule(
     directives=(
         Directive(
             "name",
-            choice(*SERVICE_NAMES, *SERVICE_NAMES_LATER),
+            choice(*SERVICES, *SERVICE_NAMES_LATER),
             mandatory=True,
             meaning="the names of the predecessors",
         ),

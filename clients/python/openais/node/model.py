@@ -197,7 +197,7 @@ class QuorumConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServicesConfig:
-    """Which services this node runs: "clm", "ckpt", "cpg"."""
+    """Which services this node runs: "clm", "ckpt"; "cpg" and "evs", which totemd serves."""
 
     names: tuple[str, ...]
 

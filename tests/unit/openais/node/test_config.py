@@ -51,7 +51,7 @@ def test_cfg_001_the_minimal_file_has_the_defaults_of_the_table(tmp_path: Path) 
     assert config.interfaces[0].multicast_port == 5405
     assert config.system.run_dir == Path("/run/ais")
     assert config.ipc.mode == 0o660
-    assert config.services.names == ("clm", "ckpt", "cpg")
+    assert config.services.names == ("clm", "ckpt", "cpg", "evs")
     assert config.warnings == ()
 
 
