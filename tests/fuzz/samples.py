@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any
 
 from openais.wire.codec import Buffer, Table
-from totemd.protocol import groups, messages, packing
+from totemd.protocol import evs, groups, messages, packing
 from totemd.protocol.local import GroupKey, Reason, Space
 
 BYTES_SIZES = (0, 1, 7, 16, 128, 300, 5_000)
@@ -111,3 +111,21 @@ def frames(rng: random.Random) -> list[bytes]:
     while (frame := packer.next_frame()) is not None:
         made.append(frame[1])
     return made
+
+
+def evs_messages(rng: random.Random) -> list[bytes]:
+    """Return encoded messages of EVS between totemds."""
+    return [
+        evs.encode(evs.EvsMulticast(2, rng.randbytes(evs.KEY_SIZE * count), rng.randbytes(size)))
+        for count in (1, 2, evs.GROUPS_PER_MESSAGE_MAX)
+        for size in (0, 1, 300)
+    ]
+
+
+def probes(rng: random.Random) -> list[bytes]:
+    """Return encoded probes of links."""
+    return [
+        messages.encode_probe(messages.Probe(kind, rng.randint(0, 1), size, size, 1 << 40))
+        for kind in messages.ProbeKind
+        for size in (messages.PROBE_SIZE_MIN, 1_400)
+    ]

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from openais.node.config import ConfigError, load
-from openais.wire import ckpt, clm, codec, port, session
-from services.kit import entries
+from openais.wire import ckpt, clm, codec, parts, port, session
+from services.kit import entries, sessions
 from tests.fuzz import samples
 from tests.unit.openais.node.configs import MACHINE
-from totemd import keyfile, seal
-from totemd.protocol import groups, messages, packing
+from totemd import keyfile, seal, store
+from totemd.protocol import evs, groups, messages, packing
 
 CONFIGURATIONS = Path(__file__).parent / "configurations"
 WHOLE_OF_BLOCK = 5_000  # bytes of a message that needs several datagrams
@@ -88,6 +88,40 @@ def _feed_group_message(data: bytes) -> str:
         return _rule(error)
     _same(message, groups.decode(_ENCODE_GROUP[type(message)](message)))
     return type(message).__name__
+
+
+def _feed_probe(data: bytes) -> str:
+    try:
+        probe = messages.decode_probe(data)
+    except messages.DecodeError as error:
+        return _rule(error)
+    _same(probe, messages.decode_probe(messages.encode_probe(probe)))
+    return probe.kind.name
+
+
+def _feed_evs(data: bytes) -> str:
+    try:
+        message = evs.decode(data)
+    except evs.EvsDecodeError as error:
+        return _rule(error)
+    _same(message, evs.decode(evs.encode(message)))
+    return f"{min(len(evs.split(message.keys)), 2)} groups"
+
+
+def _feed_number(data: bytes) -> str:
+    """Feed a file that holds one number; there is no error, only None."""
+    number = store.decode(store.RING_MAGIC, data)
+    if number is None:
+        return "no number"
+    _same(data, store.encode(store.RING_MAGIC, number))
+    return "number"
+
+
+def _feed_sessions(data: bytes) -> str:
+    try:
+        return f"{min(len(sessions.unpack_sessions(data)), 2)} sessions"
+    except codec.DecodeError as error:
+        return _rule(error)
 
 
 class _Frames:
@@ -275,6 +309,8 @@ def targets(seed: int) -> list[Target]:
         Target("datagrams-plain", plain.samples, plain.feed),
         Target("frames", samples.frames(rng), _Frames().feed, 20),
         Target("groups", samples.group_messages(rng), _feed_group_message, 20),
+        Target("evs", samples.evs_messages(rng), _feed_evs, 5),
+        Target("probe", samples.probes(rng), _feed_probe, 5),
         Target("bundle", bundles, _feed_bundle),
         Target("socket", _socket_samples(rng), _feed_socket),
         _table("port", port.TABLE, rng),
@@ -282,8 +318,17 @@ def targets(seed: int) -> list[Target]:
         _table("ckpt", ckpt.TABLE, rng),
         _table("clm", clm.TABLE, rng),
         _table("replicas", entries.TABLE, rng),
+        _table("part", parts.TABLE, rng),
         Target("tag", samples.of_table(port.TABLE, rng), _feed_tag, 3),
         Target("state", states, _feed_state),
+        Target(
+            "sessions",
+            [codec.pack_state([[b"id", [1, []]]] * n) for n in (0, 1, 5)],
+            _feed_sessions,
+        ),
+        Target(
+            "number", [store.encode(store.RING_MAGIC, n) for n in (0, 1 << 40)], _feed_number, 3
+        ),
         Target("configuration", configurations, files.feed_configuration, 2),
         Target("key", [rng.randbytes(size) for size in (32, 128, 4096)], files.feed_key, 2),
     ]
