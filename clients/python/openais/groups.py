@@ -572,6 +572,9 @@ class GroupConnection:
                 self._in_flight_bytes -= size
 
     def _refused(self, request: int, status: Status, reason: str) -> None:
+        if any(number == request for number, _, _ in self._in_flight):
+            # Others after it may have been taken: to go on would lose one without a word.
+            request, status, reason = 0, Status.ERR_LIBRARY, f"a multicast was refused: {reason}"
         if request == 0:
             with self._changed:
                 self._failure = (status, reason)
@@ -580,7 +583,6 @@ class GroupConnection:
             self._fail(status, reason)
             self._lost()
             return
-        self._accepted(request)
         self._answer(request, status, None, reason)
 
     def _answer(self, request: int, status: Status, message: Any, reason: str) -> None:
