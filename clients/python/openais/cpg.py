@@ -1,7 +1,7 @@
 """Closed process groups: ordered multicast to the members of a named group.
 
 One connection is in at most one group. Messages and changes of membership reach every member in
-one order. After corosync's CPG; what differs is told in docs/sdk.md.
+one order. After corosync's CPG; what differs is told in docs/cpg.md.
 """
 
 from __future__ import annotations
