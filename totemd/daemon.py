@@ -46,7 +46,7 @@ from totemd.writer import Writer, WriterLostError
 SLEEP_MAX_MS: Final = 1000
 DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
-PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
+STALE_TRAINS_MAX: Final = 100_000  # dropped of one socket after a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
 HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
 DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
@@ -83,6 +83,7 @@ class Daemon:
             {n.node_id: n.addresses[0] for n in config.nodes if n.node_id != self.node_id},
             unicast=config.totem.transport == "udpu",
         )
+        privileges.apply(config.system)  # before the threads of ZeroMQ, which inherit it
         self._context: Final = zmq.Context()
         server = IpcServer(
             self._context,
@@ -101,12 +102,13 @@ class Daemon:
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
         self._retired = False
+        self._gap: Final = Gap()
+        self._pause_ns: Final = config.totem.runtime_token_ms * MS // 2
         self._peers_saved_ns = time.monotonic_ns()
 
     def run(self) -> None:
         """Serve until told to stop; then leave the ring in order."""
         self._signals()
-        privileges.apply(self.config.system)
         privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
@@ -120,6 +122,7 @@ class Daemon:
             version=__version__,
             pid=os.getpid(),
         )
+        self._gap.measure(time.monotonic_ns(), 0)
         self._perform(self.node.start(time.monotonic_ns()))
         try:
             while not self._retired:
@@ -130,13 +133,12 @@ class Daemon:
         _LOG.info("stopped", node=self.node_id)
 
     def _turn(self, server: IpcServer) -> None:
-        before_ns = time.monotonic_ns()
-        timeout_ms = self._timeout_ms(before_ns)
+        began_ns = time.monotonic_ns()
+        timeout_ms = self._timeout_ms(began_ns)
         ready = self._poller.poll(timeout_ms)
-        now_ns = time.monotonic_ns()
-        late_ns = now_ns - before_ns - timeout_ms * MS
-        if late_ns > PAUSE_NS:
-            self._perform(self.node.pause(late_ns, now_ns))
+        gap_ns = self._gap.measure(began_ns, timeout_ms * MS)
+        if gap_ns > self._pause_ns:
+            self._paused(gap_ns)
         descriptors = {fd for fd, _ in ready if isinstance(fd, int)}
         if descriptors:
             server.noticed(descriptors)
@@ -153,6 +155,16 @@ class Daemon:
         if self._stopping and self.node.ring.leave_copies is None:
             self._perform(self.node.leave(time.monotonic_ns()))
 
+    def _paused(self, gap_ns: int) -> None:
+        """Tell the core; after a token timeout, what waits is of a ring that has gone on."""
+        now_ns = time.monotonic_ns()
+        if gap_ns >= self.node.ring.token_loss_ns:
+            for s in (self._sockets.data, self._sockets.token):
+                for _ in range(STALE_TRAINS_MAX):
+                    if self._sockets.receive(s) is None:
+                        break
+        self._perform(self.node.pause(gap_ns, now_ns))
+
     def _timeout_ms(self, now_ns: int) -> int:
         if self._port.server.pending:
             return 1
@@ -162,12 +174,20 @@ class Daemon:
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
     def _network(self) -> None:
-        """Read data before the token: it was sent before it."""
-        for s in (self._sockets.data, self._sockets.token):
-            budget = DATAGRAMS_PER_WAKE
-            while budget > 0 and (train := self._sockets.receive(s)) is not None:
-                budget -= 1 + len(train[0]) // max(train[1], 1)
+        """Read data before the token, because it was sent before it, unless the ring says so."""
+        sockets, ring = self._sockets, self.node.ring
+        budget = DATAGRAMS_PER_WAKE
+        while budget > 0:
+            if ring.token_first and (train := sockets.receive(sockets.token)) is not None:
                 self._train(*train)
+            if (train := sockets.receive(sockets.data)) is None:
+                break
+            budget -= 1 + len(train[0]) // max(train[1], 1)
+            self._train(*train)
+        budget = DATAGRAMS_PER_WAKE
+        while budget > 0 and (train := sockets.receive(sockets.token)) is not None:
+            budget -= 1
+            self._train(*train)
 
     def _train(self, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
@@ -322,6 +342,28 @@ class Daemon:
 LOUD_CAUSES: Final = frozenset(
     {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
 )
+
+
+class Gap:
+    """Measures for how long the loop did not run: not scheduled, or the machine was suspended."""
+
+    def __init__(self) -> None:
+        self._awake_ns = time.monotonic_ns()
+        self._boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def measure(self, began_ns: int, timeout_ns: int) -> int:
+        """Return for how long nothing was read since the last call, wanted sleep aside.
+
+        Args:
+            began_ns: when the wait began that is over now.
+            timeout_ns: how long it was to last at the most.
+        """
+        now_ns, boot_ns = time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        busy_ns = began_ns - self._awake_ns
+        late_ns = now_ns - began_ns - timeout_ns
+        suspended_ns = boot_ns - self._boot_ns - (now_ns - self._awake_ns)
+        self._awake_ns, self._boot_ns = now_ns, boot_ns
+        return busy_ns + max(late_ns, 0) + suspended_ns
 
 
 class DigestLog:

@@ -25,7 +25,7 @@ QUEUED_MESSAGES_MAX: Final = 1024  # that wait in this process; more only adds w
 QUEUED_BYTES_MAX: Final = 2 << 20
 BUNDLE_SIZE: Final = 64 << 10  # bytes at which a bundle of several messages is closed
 FLIGHT_MESSAGES_MAX: Final = 1024  # in bundles that totemd has not put on the ring yet
-FLIGHT_BUNDLES_SMALL: Final = 4  # of them while what waits does not fill a bundle: it may grow
+FLIGHT_BUNDLES_SMALL: Final = 2  # of them while what waits does not fill a bundle: it may grow
 CLOSE_DRAIN_S: Final = 1.0  # that a close waits for messages to leave this process
 BUNDLE_ITEM_OVERHEAD: Final = 5  # bytes a message costs in its bundle
 
