@@ -21,6 +21,7 @@ from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
 from totemd import keyfile, privileges, seal
+from totemd.network import Network, datagram_size, link_parameters, link_settings
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -40,12 +41,12 @@ from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
 from totemd.protocol.parameters import MS, ParameterError, RingParameters
 from totemd.protocol.seats import SeatLimits
 from totemd.store import Store
-from totemd.udp import Address, RingSockets
+from totemd.udp import Address
 from totemd.writer import Writer, WriterLostError
 
 SLEEP_MAX_MS: Final = 1000
+PROBE: Final = bytes((messages.TYPE_PROBE,))  # first byte of such a message
 BLOCK_DATAGRAMS: Final = 22  # of one full frame
-DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
 PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
@@ -98,14 +99,8 @@ def payload_size_max(config: NodeConfig) -> int:
     on its own, room for that header is kept free instead.
     """
     header = messages.DATA_HEADER.size
-    size = seal.block_size_max(_datagram_size(config), BLOCK_DATAGRAMS) - header
+    size = seal.block_size_max(datagram_size(config), BLOCK_DATAGRAMS) - header
     return size if BLOCK_DATAGRAMS > 1 else size - header
-
-
-def _datagram_size(config: NodeConfig) -> int:
-    ipv6 = ":" in config.interfaces[0].bind_address
-    overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
-    return config.totem.netmtu_bytes - overhead
 
 
 class Daemon:
@@ -130,10 +125,14 @@ class Daemon:
         )
         self._sealer = self._new_sealer()
         self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
-        self._sockets: Final = RingSockets(
-            config.interfaces[0],
-            {n.node_id: n.addresses[0] for n in config.nodes if n.node_id != self.node_id},
-            unicast=config.totem.transport == "udpu",
+        self._poller: Final = zmq.Poller()
+        self._network: Final = Network(
+            link_settings(config),
+            link_parameters(config),
+            config.totem.downcheck_ms * MS,
+            self._seal,
+            self._poller,
+            time.monotonic_ns(),
         )
         self._context: Final = zmq.Context()
         server = IpcServer(
@@ -147,7 +146,6 @@ class Daemon:
             refusal,
         )
         self._port: Final = Port(server, self.node, self.status)
-        self._poller: Final = zmq.Poller()
         self._digests: Final = DigestLog()
         self._messages_malformed = 0
         self._wake_fd, self._wake_write_fd = socket.socketpair()
@@ -162,7 +160,7 @@ class Daemon:
         privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
-        for s in (self._sockets.data, self._sockets.token, self._wake_fd, self._writer):
+        for s in (self._wake_fd, self._writer):
             self._poller.register(s.fileno(), zmq.POLLIN)
         _LOG.info(
             "started",
@@ -196,7 +194,7 @@ class Daemon:
                 self._wake_fd.recv(64)
             if self._writer.fileno() in descriptors:
                 self._written()
-            self._network()
+            self._receive()
         if len(ready) > len(descriptors) or server.pending:
             for effects in self._port.receive(time.monotonic_ns()):
                 self._perform(effects)
@@ -208,29 +206,27 @@ class Daemon:
     def _timeout_ms(self, now_ns: int) -> int:
         if self._port.server.pending:
             return 1
-        deadline = self.node.deadline_ns()
-        if deadline is None:
-            return SLEEP_MAX_MS
+        network, node = self._network.deadline_ns(), self.node.deadline_ns()
+        deadline = network if node is None else min(network, node)
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
-    def _network(self) -> None:
-        """Read data before the token: it was sent before it."""
-        for s in (self._sockets.data, self._sockets.token):
-            budget = DATAGRAMS_PER_WAKE
-            while budget > 0 and (train := self._sockets.receive(s)) is not None:
-                budget -= 1 + len(train[0]) // max(train[1], 1)
-                self._train(*train)
+    def _receive(self) -> None:
+        for link, train in self._network.receive():
+            self._train(link, *train)
 
-    def _train(self, buffer: bytes, size: int, source: Address) -> None:
+    def _train(self, link: int, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
         for sender, order, data in self._opener.open_train(buffer, size, source[0], now_ns):
+            self._network.learn(link, sender, source)
+            if data[:1] == PROBE:
+                self._network.probe(link, sender, data, now_ns)
+                continue
             try:
                 message = messages.decode(data)
             except messages.DecodeError as error:
                 self._messages_malformed += 1
                 _LOG.debug("message_malformed", address=source[0], rule=str(error))
                 continue
-            self._sockets.learn(sender, source)
             self._perform(self.node.receive(message, sender, order, now_ns))
         if self._opener.digest_failures:
             self._opener.digest_failures.clear()
@@ -241,6 +237,8 @@ class Daemon:
         deadline = self.node.deadline_ns()
         if deadline is not None and deadline <= now_ns:
             self._perform(self.node.expire(now_ns))
+        if self._network.deadline_ns() <= now_ns:
+            self._network.expire(now_ns)
         if now_ns - self._peers_saved_ns >= PEERS_SAVED_NS:
             self._peers_saved_ns = now_ns
             self._store.save_peer_sessions(self._opener.sessions())
@@ -248,8 +246,11 @@ class Daemon:
                 self._store.renew_session()
 
     def _new_sealer(self) -> seal.Sealer:
-        size = _datagram_size(self.config)
+        size = datagram_size(self.config)
         return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
+
+    def _seal(self, message: bytes) -> list[bytes]:
+        return self._sealer.seal(message)
 
     def _written(self) -> None:
         """Go on with what waited for the disk."""
@@ -276,17 +277,17 @@ class Daemon:
             return
         datagrams: list[bytes] = []
         for effect in effects:
-            if isinstance(effect, Multicast):
+            if isinstance(effect, Multicast) and type(effect.message) is messages.Data:
                 datagrams += self._sealer.seal(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
             else:
                 if datagrams:
-                    self._sockets.multicast(datagrams)
+                    self._multicast(datagrams)
                     datagrams = []
                 if isinstance(effect, Unicast):
                     sealed = self._sealer.seal(messages.encode(effect.message))
-                    self._sockets.unicast(effect.node_id, sealed)
+                    self._network.unicast(effect.node_id, sealed)
                 elif isinstance(effect, Persist):
                     if not self._store.durable(effect.ring_seq):
                         self._hold(effects[effects.index(effect) :])
@@ -294,12 +295,21 @@ class Daemon:
                 else:
                     self._perform_rare(effect)
         if datagrams:
-            self._sockets.multicast(datagrams)
+            self._multicast(datagrams)
+
+    def _multicast(self, datagrams: list[bytes]) -> None:
+        """Send data; while a ring forms, also to nodes that are in none with us yet."""
+        operational = self.node.ring.state is State.OPERATIONAL
+        self._network.multicast(datagrams, members_only=operational)
 
     def _perform_rare(self, effect: Effect) -> None:
         match effect:
+            case Multicast(message):
+                sealed = self._sealer.seal(messages.encode(message))
+                self._network.multicast(sealed, members_only=False)
             case Configuration():
                 _log_configuration(effect)
+                self._network.set_members(effect.members)
             case Moved(old, new, cause):
                 log = _LOG.info if cause in LOUD_CAUSES else _LOG.debug
                 log("state", old=old.value, new=new.value, cause=cause.value)
@@ -327,7 +337,7 @@ class Daemon:
     def _close(self, server: IpcServer) -> None:
         self._store.save_peer_sessions(self._opener.sessions())
         server.close()
-        self._sockets.close()
+        self._network.close()
         self._context.destroy(0)
         self._writer.close()
 
@@ -335,8 +345,9 @@ class Daemon:
         """Return the status document; keys in docs/operating.md."""
         node, ring = self.node, self.node.ring
         counters: dict[str, int] = {}
-        for stats in (ring.stats, node.stats, self._sockets.stats, self._port.server.stats):
+        for stats in (ring.stats, node.stats, self._port.server.stats):
             counters |= dataclasses.asdict(stats)
+        counters |= self._network.counters()
         for rule, count in {
             **self._opener.failures,
             "malformed": self._messages_malformed,
@@ -357,6 +368,7 @@ class Daemon:
                 "representative": ring.installed_ring.representative,
             },
             "members": list(ring.members),
+            "links": self._network.status(),
             "groups": [
                 {
                     "group": key.name.decode("utf-8", "backslashreplace"),

@@ -296,9 +296,10 @@ class Laboratory:
         self._tc([f"qdisc add dev {_port(host, network)} clsact"])
 
     def set_mtu(self, host: int, network: int, mtu: int) -> None:
-        """Set the MTU of a host's interface."""
+        """Set the MTU of a host's interface and of the port it is plugged into."""
         namespace = self.host(host).namespace
         run("ip", "-n", namespace, "link", "set", f"net{network}", "mtu", str(mtu))
+        run("ip", "-n", self.switch, "link", "set", _port(host, network), "mtu", str(mtu))
 
 
 def _port(host: int, network: int) -> str:
