@@ -21,7 +21,15 @@ from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
 from totemd import keyfile, privileges, seal
-from totemd.network import Network, datagram_size, link_parameters, link_settings
+from totemd.configured import (
+    datagram_size,
+    link_parameters,
+    link_settings,
+    parameters,
+    payload_size_max,
+    seat_limits,
+)
+from totemd.network import Network, Reached
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -36,17 +44,16 @@ from totemd.protocol.effects import (
     State,
     Unicast,
 )
+from totemd.protocol.links import LinkUp
 from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
-from totemd.protocol.parameters import MS, ParameterError, RingParameters
-from totemd.protocol.seats import SeatLimits
+from totemd.protocol.parameters import MS
 from totemd.store import Store
 from totemd.udp import Address
 from totemd.writer import Writer, WriterLostError
 
 SLEEP_MAX_MS: Final = 1000
 PROBE: Final = bytes((messages.TYPE_PROBE,))  # first byte of such a message
-BLOCK_DATAGRAMS: Final = 22  # of one full frame
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
 PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
@@ -56,51 +63,6 @@ DIGEST_SOURCES_MAX: Final = 256
 ALONE_NS: Final = 10_000 * MS
 
 _LOG = EventLog(__name__)
-
-
-def parameters(config: NodeConfig) -> RingParameters:
-    """Return the constants of the ring as configured.
-
-    Raises:
-        ExitError: status 8, the values contradict each other.
-    """
-    t = config.totem
-    standard = RingParameters()
-    given: dict[str, int | None] = {
-        "token_ns": t.token_ms * MS,
-        "token_coefficient_ns": t.token_coefficient_ms * MS,
-        "token_retransmit_ns": t.token_retransmit_ms * MS,
-        "hold_ns": t.hold_ms * MS,
-        "join_ns": t.join_ms * MS,
-        "consensus_ns": t.consensus_ms * MS,
-        "silent_fail_ns": min(
-            max(standard.silent_fail_ns, t.token_ms * MS * 3 // 10), t.consensus_ms * MS - 1
-        ),
-        "fail_recv_ns": t.token_ms * MS,
-        "merge_ns": t.merge_ms * MS,
-        "window_messages": t.window_size_messages,
-        "max_messages": t.max_messages,
-        "fail_recv_count": t.fail_recv_const,
-        "miss_count": t.miss_count_const,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
-    result = dataclasses.replace(standard, **values)
-    try:
-        result.validate()
-    except ParameterError as error:
-        raise ExitError(Exit.MAIN_CONFIGURATION, f"{config.path}: totem: {error}") from error
-    return result
-
-
-def payload_size_max(config: NodeConfig) -> int:
-    """Return the bytes of one frame: with its header it fills a sealed block exactly.
-
-    A recovery puts a second header before it: one datagram more. Where every datagram is sealed
-    on its own, room for that header is kept free instead.
-    """
-    header = messages.DATA_HEADER.size
-    size = seal.block_size_max(datagram_size(config), BLOCK_DATAGRAMS) - header
-    return size if BLOCK_DATAGRAMS > 1 else size - header
 
 
 class Daemon:
@@ -121,7 +83,7 @@ class Daemon:
             self._store.boot_epoch,
             self._store.stored_ring_seq,
             payload_size_max(config),
-            SeatLimits(),
+            seat_limits(config),
         )
         self._sealer = self._new_sealer()
         self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
@@ -219,7 +181,7 @@ class Daemon:
         for sender, order, data in self._opener.open_train(buffer, size, source[0], now_ns):
             self._network.learn(link, sender, source)
             if data[:1] == PROBE:
-                self._network.probe(link, sender, data, now_ns)
+                self._reached(self._network.probe(link, sender, data, now_ns), now_ns)
                 continue
             try:
                 message = messages.decode(data)
@@ -232,13 +194,18 @@ class Daemon:
             self._opener.digest_failures.clear()
             self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
 
+    def _reached(self, changes: list[Reached], now_ns: int) -> None:
+        for change in changes:
+            tell = self.node.link_up if isinstance(change, LinkUp) else self.node.link_down
+            self._perform(tell(change.node_id, now_ns))
+
     def _expire(self) -> None:
         now_ns = time.monotonic_ns()
         deadline = self.node.deadline_ns()
         if deadline is not None and deadline <= now_ns:
             self._perform(self.node.expire(now_ns))
         if self._network.deadline_ns() <= now_ns:
-            self._network.expire(now_ns)
+            self._reached(self._network.expire(now_ns), now_ns)
         if now_ns - self._peers_saved_ns >= PEERS_SAVED_NS:
             self._peers_saved_ns = now_ns
             self._store.save_peer_sessions(self._opener.sessions())
@@ -249,8 +216,8 @@ class Daemon:
         size = datagram_size(self.config)
         return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
 
-    def _seal(self, message: bytes) -> list[bytes]:
-        return self._sealer.seal(message)
+    def _seal(self, message: bytes) -> list[seal.Datagram]:
+        return self._sealer.pieces(message)
 
     def _written(self) -> None:
         """Go on with what waited for the disk."""
@@ -275,10 +242,10 @@ class Daemon:
         if self._held:
             self._hold(effects)
             return
-        datagrams: list[bytes] = []
+        datagrams: list[seal.Datagram] = []
         for effect in effects:
             if isinstance(effect, Multicast) and type(effect.message) is messages.Data:
-                datagrams += self._sealer.seal(messages.encode(effect.message))
+                datagrams += self._sealer.pieces(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
             else:
@@ -286,7 +253,7 @@ class Daemon:
                     self._multicast(datagrams)
                     datagrams = []
                 if isinstance(effect, Unicast):
-                    sealed = self._sealer.seal(messages.encode(effect.message))
+                    sealed = self._sealer.pieces(messages.encode(effect.message))
                     self._network.unicast(effect.node_id, sealed)
                 elif isinstance(effect, Persist):
                     if not self._store.durable(effect.ring_seq):
@@ -297,7 +264,7 @@ class Daemon:
         if datagrams:
             self._multicast(datagrams)
 
-    def _multicast(self, datagrams: list[bytes]) -> None:
+    def _multicast(self, datagrams: list[seal.Datagram]) -> None:
         """Send data; while a ring forms, also to nodes that are in none with us yet."""
         operational = self.node.ring.state is State.OPERATIONAL
         self._network.multicast(datagrams, members_only=operational)
@@ -305,7 +272,7 @@ class Daemon:
     def _perform_rare(self, effect: Effect) -> None:
         match effect:
             case Multicast(message):
-                sealed = self._sealer.seal(messages.encode(message))
+                sealed = self._sealer.pieces(messages.encode(message))
                 self._network.multicast(sealed, members_only=False)
             case Configuration():
                 _log_configuration(effect)
@@ -427,7 +394,7 @@ def _key(config: NodeConfig) -> tuple[int, seal.ClusterKey | None]:
     if not config.totem.secauth:
         _LOG.warning("ring_not_secured", rule="secauth is off: no encryption, no authentication")
         return seal.NONE, None
-    key = keyfile.read(config.totem.key_file)
+    key = config.totem.key_text.encode() or keyfile.read(config.totem.key_file)
     cipher = seal.ALGORITHMS[config.totem.crypto_cipher]
     return cipher, seal.ClusterKey(key, config.totem.cluster_name)
 

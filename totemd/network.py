@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 import zmq
 
-from openais.node.config import NodeConfig
 from openais.node.logs import EventLog
-from totemd import seal
 from totemd.protocol import messages
 from totemd.protocol.links import (
     LinkDown,
@@ -22,11 +19,10 @@ from totemd.protocol.links import (
     Links,
     LinkState,
     LinkUp,
-    Mode,
     SendProbe,
 )
 from totemd.protocol.messages import DecodeError
-from totemd.protocol.parameters import MS
+from totemd.seal import Datagram
 from totemd.udp import Address, LinkSettings, LinkSockets, Train
 
 DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
@@ -39,51 +35,6 @@ RULES: Final = {
 _LOG = EventLog(__name__)
 
 Reached: TypeAlias = LinkUp | LinkDown
-
-
-def datagram_size(config: NodeConfig) -> int:
-    """Return the bytes of the largest datagram, without the headers of IP and UDP."""
-    ipv6 = any(":" in interface.bind_address for interface in config.interfaces)
-    overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
-    return config.totem.netmtu_bytes - overhead
-
-
-def link_settings(config: NodeConfig) -> list[LinkSettings]:
-    """Return the links as configured."""
-    t = config.totem
-    settings = []
-    for interface in config.interfaces:
-        number = interface.ring_number
-        settings.append(
-            LinkSettings(
-                number=number,
-                address=interface.bind_address,
-                port=interface.multicast_port,
-                group=interface.multicast_address,
-                loop=ipaddress.ip_address(interface.bind_address.partition("%")[0]).is_loopback,
-                ttl=interface.ttl,
-                netmtu_bytes=t.netmtu_bytes,
-                peers=tuple(
-                    (node.node_id, node.addresses[number])
-                    for node in config.nodes
-                    if node.node_id != t.node_id
-                ),
-            )
-        )
-    return settings
-
-
-def link_parameters(config: NodeConfig) -> LinkParameters:
-    """Return the constants of the links as configured."""
-    t = config.totem
-    return LinkParameters(
-        mode=Mode(t.rrp_mode),
-        priorities=(1,) * len(config.interfaces),
-        multicast=t.transport != "udpu",
-        interval_ns=t.runtime_token_ms * MS // 4,
-        timeout_ns=t.runtime_token_ms * MS // 2,
-        probe_size_max=seal.block_size_max(datagram_size(config), 1),
-    )
 
 
 class Network:
@@ -106,7 +57,7 @@ class Network:
         settings: list[LinkSettings],
         parameters: LinkParameters,
         check_ns: int,
-        seal_message: Callable[[bytes], list[bytes]],
+        seal_message: Callable[[bytes], list[Datagram]],
         poller: zmq.Poller,
         now_ns: int,
     ) -> None:
@@ -155,13 +106,13 @@ class Network:
         """Remember where an authenticated datagram of a node came from."""
         self._links[link].learn(node_id, source)
 
-    def multicast(self, datagrams: list[bytes], *, members_only: bool) -> None:
+    def multicast(self, datagrams: list[Datagram], *, members_only: bool) -> None:
         """Send to the members of the ring, or to every node there may be."""
         choice = self._choice
         for link in choice.multicast_links() if members_only else choice.all:
             self._links[link].multicast(datagrams, self._members if members_only else None)
 
-    def unicast(self, node_id: int, datagrams: list[bytes]) -> None:
+    def unicast(self, node_id: int, datagrams: list[Datagram]) -> None:
         """Send to one node."""
         for link in self._choice.unicast_links(node_id):
             self._links[link].unicast(node_id, datagrams)
@@ -214,11 +165,7 @@ class Network:
                     rule = RULES.get(new)
                     more = {} if rule is None else {"rule": rule}
                     _LOG.warning("link", link=link, node=node_id, state=new.value, **more)
-                case LinkUp(node_id):
-                    _LOG.info("node_reachable", node=node_id)
-                    reached.append(effect)
-                case LinkDown(node_id):
-                    _LOG.warning("node_unreachable", node=node_id, rule="by none of the links")
+                case LinkUp() | LinkDown():
                     reached.append(effect)
         return reached
 

@@ -19,6 +19,7 @@ from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from totemd import interfaces
 from totemd.interfaces import Device
+from totemd.seal import Datagram
 
 BUFFER_BYTES: Final = 8 << 20
 TRAIN_SIZE_MAX: Final = 65_507  # bytes of equal datagrams in one system call
@@ -320,7 +321,7 @@ class LinkSockets:
         """Remember where an authenticated datagram of a node came from."""
         self._addresses[node_id] = source
 
-    def multicast(self, datagrams: list[bytes], members: Collection[int] | None) -> None:
+    def multicast(self, datagrams: list[Datagram], members: Collection[int] | None) -> None:
         """Send to all nodes; failures are loss.
 
         Args:
@@ -336,7 +337,7 @@ class LinkSockets:
         for address in self._strangers:
             self._send(datagrams, address)
 
-    def unicast(self, node_id: int, datagrams: list[bytes]) -> None:
+    def unicast(self, node_id: int, datagrams: list[Datagram]) -> None:
         """Send to one node; a node that was never heard of is loss."""
         address = self._addresses.get(node_id)
         if address is None:
@@ -344,27 +345,26 @@ class LinkSockets:
         else:
             self._send(datagrams, address)
 
-    def _send(self, datagrams: list[bytes], address: Address) -> None:
+    def _send(self, datagrams: list[Datagram], address: Address) -> None:
         if self.token is None:
             self.stats.sends_failed += 1
-        elif len(datagrams) == 1:
-            self._transmit(self.token, datagrams, len(datagrams[0]), address)
-        else:
-            for begin, end in trains([len(d) for d in datagrams]):
-                size = len(datagrams[begin])
-                if self._segmentation or end == begin + 1:
-                    self._transmit(self.token, datagrams[begin:end], size, address)
-                else:
-                    for datagram in datagrams[begin:end]:
-                        self._transmit(self.token, [datagram], len(datagram), address)
-
-    def _transmit(self, s: socket.socket, train: list[bytes], size: int, address: Address) -> None:
-        try:
-            if len(train) == 1:
-                sent = s.sendto(train[0], address)
+            return
+        sizes = [len(header) + len(body) for header, body in datagrams]
+        for begin, end in trains(sizes):
+            size = sizes[begin]
+            if self._segmentation or end == begin + 1:
+                self._transmit(self.token, datagrams[begin:end], size, address)
             else:
-                control = [(SOL_UDP, UDP_SEGMENT, SEGMENT_LENGTH.pack(size))]
-                sent = s.sendmsg(train, control, 0, address)
+                for datagram, one in zip(datagrams[begin:end], sizes[begin:end], strict=True):
+                    self._transmit(self.token, [datagram], one, address)
+
+    def _transmit(
+        self, s: socket.socket, train: list[Datagram], size: int, address: Address
+    ) -> None:
+        pieces = [piece for datagram in train for piece in datagram]
+        control = [(SOL_UDP, UDP_SEGMENT, SEGMENT_LENGTH.pack(size))] if len(train) > 1 else []
+        try:
+            sent = s.sendmsg(pieces, control, 0, address)
         except OSError as error:
             if len(train) > 1 and error.errno in NO_SEGMENTATION:
                 self._singly(s, train, error, address)
@@ -377,12 +377,12 @@ class LinkSockets:
         self.stats.bytes_sent += sent
 
     def _singly(
-        self, s: socket.socket, train: list[bytes], error: OSError, address: Address
+        self, s: socket.socket, train: list[Datagram], error: OSError, address: Address
     ) -> None:
         """Send one by one what could not be sent at once; if that works, go on so."""
         failed = self.stats.sends_failed
         for datagram in train:
-            self._transmit(s, [datagram], len(datagram), address)
+            self._transmit(s, [datagram], len(datagram[0]) + len(datagram[1]), address)
         if self.stats.sends_failed == failed:
             self._segmentation = False
             _LOG.info("no_segmentation", reason=error.strerror or str(error))
