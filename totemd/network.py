@@ -191,7 +191,7 @@ class Network:
                     "interface": None if device is None else device.name,
                     "mtu": None if device is None else device.mtu_bytes,
                     "running": device is not None and device.running,
-                    "sends": link.stats.datagrams_sent,
+                    "datagrams_sent": link.stats.datagrams_sent,
                     "sends_failed": link.stats.sends_failed,
                     "nodes": [],
                 }

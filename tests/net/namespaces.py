@@ -85,6 +85,10 @@ class Host:
             return f"fd77:{network}::{self.number:x}"
         return f"10.77.{network}.{self.number}"
 
+    def link_local(self, network: int = 0) -> str:
+        """Return the IPv6 address that its interface has by itself, from its hardware address."""
+        return f"fe80::77:ff:fe{network:02x}:{self.number:x}"
+
     def pids(self) -> list[int]:
         """Return the processes in it."""
         return [int(pid) for pid in run("ip", "netns", "pids", self.namespace).split()]
