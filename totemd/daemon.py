@@ -360,7 +360,10 @@ class Daemon:
 
 
 LOUD_CAUSES: Final = frozenset(
-    {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
+    {
+        *(Cause.TOKEN_LOST, Cause.HEARTBEAT_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE),
+        *(Cause.PROTOCOL_ERROR, Cause.SYNC_TIMEOUT, Cause.FORCED),
+    }
 )
 
 
