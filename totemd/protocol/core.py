@@ -91,6 +91,7 @@ class Stats:
     failed_to_receive: int = 0
     protocol_errors: int = 0
     pauses: int = 0
+    verdicts_put_off: int = 0
     rotation_us: int = 0
 
 
@@ -190,6 +191,7 @@ class Core:
         self.idle = 0
         self.stalled = 0
         self.held: Token | None = None
+        self.grace_given = False  # the loss of the token was put off
         self.cancels_left = 0
         self.visits = 0
         self.token_first = False  # the shell should read the token before data

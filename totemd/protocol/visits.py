@@ -179,7 +179,7 @@ class Visits(Idle):
         now_ns = self.now_ns
         self.stats.tokens_received += 1
         self.visits += 1
-        self.token_first = False
+        self.token_first = self.grace_given = False
         self.priority_above = self.visits - self.is_representative
         self.cancels_left = 0
         self.evidence_above = NEVER

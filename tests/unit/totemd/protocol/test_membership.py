@@ -47,6 +47,32 @@ def test_the_time_of_a_short_pause_is_no_loss_of_the_token() -> None:
     assert lone.causes(2) == ["TOKEN_LOST"]
 
 
+def test_a_node_that_is_late_itself_waits_a_little_longer_for_a_late_token_once() -> None:
+    # Nodes of one busy machine are late together.
+    lone = Lone(FAST)
+    lone.token(0)
+    begun = lone.now_ns
+    lone.now_ns += 220 * MS  # 20 ms after the loss was due
+    lone.do(2, lone.ring.expire(lone.now_ns))
+    assert lone.ring.state is State.OPERATIONAL
+    assert lone.ring.stats.verdicts_put_off == 1
+    lone.run(100 * MS)
+    assert lone.causes(2) == ["TOKEN_LOST"]
+    assert lone.ring.gather_began_ns - begun == (220 + 4 * 20) * MS
+
+
+def test_a_verdict_is_put_off_by_no_more_than_half_the_timeout_and_not_again() -> None:
+    lone = Lone(FAST)
+    lone.token(0)
+    begun = lone.now_ns
+    lone.now_ns += 290 * MS
+    lone.do(2, lone.ring.expire(lone.now_ns))
+    lone.now_ns += 150 * MS
+    lone.do(2, lone.ring.expire(lone.now_ns))
+    assert lone.causes(2)[0] == "TOKEN_LOST"
+    assert lone.now_ns - begun == 440 * MS
+
+
 def test_pauses_do_not_put_a_real_loss_off_for_ever() -> None:
     # The waits go on with the time that the node was awake.
     lone = Lone(FAST)
