@@ -21,7 +21,15 @@ from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
 from totemd import keyfile, privileges, seal
-from totemd.configured import datagram_size, parameters, payload_size_max, seat_limits
+from totemd.configured import (
+    datagram_size,
+    link_parameters,
+    link_settings,
+    parameters,
+    payload_size_max,
+    seat_limits,
+)
+from totemd.network import Network, Reached
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -36,17 +44,17 @@ from totemd.protocol.effects import (
     State,
     Unicast,
 )
+from totemd.protocol.links import LinkUp
 from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
 from totemd.protocol.parameters import MS
 from totemd.store import Store
-from totemd.udp import Address, RingSockets
+from totemd.udp import Address
 from totemd.writer import Writer, WriterLostError
 
 SLEEP_MAX_MS: Final = 1000
-DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
+PROBE: Final = bytes((messages.TYPE_PROBE,))  # first byte of such a message
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
-PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
 HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
 DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
@@ -78,11 +86,16 @@ class Daemon:
         )
         self._sealer = self._new_sealer()
         self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
-        self._sockets: Final = RingSockets(
-            config.interfaces[0],
-            {n.node_id: n.addresses[0] for n in config.nodes if n.node_id != self.node_id},
-            unicast=config.totem.transport == "udpu",
+        self._poller: Final = zmq.Poller()
+        self._network: Final = Network(
+            link_settings(config),
+            link_parameters(config),
+            config.totem.downcheck_ms * MS,
+            self._seal,
+            self._poller,
+            time.monotonic_ns(),
         )
+        privileges.apply(config.system)  # before the threads of ZeroMQ, which inherit it
         self._context: Final = zmq.Context()
         server = IpcServer(
             self._context,
@@ -95,22 +108,22 @@ class Daemon:
             refusal,
         )
         self._port: Final = Port(server, self.node, self.status)
-        self._poller: Final = zmq.Poller()
         self._digests: Final = DigestLog()
         self._messages_malformed = 0
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
         self._retired = False
+        self._gap: Final = Gap()
+        self._pause_ns: Final = config.totem.runtime_token_ms * MS // 2
         self._peers_saved_ns = time.monotonic_ns()
 
     def run(self) -> None:
         """Serve until told to stop; then leave the ring in order."""
         self._signals()
-        privileges.apply(self.config.system)
         privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
-        for s in (self._sockets.data, self._sockets.token, self._wake_fd, self._writer):
+        for s in (self._wake_fd, self._writer):
             self._poller.register(s.fileno(), zmq.POLLIN)
         _LOG.info(
             "started",
@@ -120,6 +133,7 @@ class Daemon:
             version=__version__,
             pid=os.getpid(),
         )
+        self._gap.measure(time.monotonic_ns(), 0)
         self._perform(self.node.start(time.monotonic_ns()))
         try:
             while not self._retired:
@@ -130,13 +144,12 @@ class Daemon:
         _LOG.info("stopped", node=self.node_id)
 
     def _turn(self, server: IpcServer) -> None:
-        before_ns = time.monotonic_ns()
-        timeout_ms = self._timeout_ms(before_ns)
+        began_ns = time.monotonic_ns()
+        timeout_ms = self._timeout_ms(began_ns)
         ready = self._poller.poll(timeout_ms)
-        now_ns = time.monotonic_ns()
-        late_ns = now_ns - before_ns - timeout_ms * MS
-        if late_ns > PAUSE_NS:
-            self._perform(self.node.pause(late_ns, now_ns))
+        gap_ns = self._gap.measure(began_ns, timeout_ms * MS)
+        if gap_ns > self._pause_ns:
+            self._paused(gap_ns)
         descriptors = {fd for fd, _ in ready if isinstance(fd, int)}
         if descriptors:
             server.noticed(descriptors)
@@ -144,7 +157,7 @@ class Daemon:
                 self._wake_fd.recv(64)
             if self._writer.fileno() in descriptors:
                 self._written()
-            self._network()
+            self._receive()
         if len(ready) > len(descriptors) or server.pending:
             for effects in self._port.receive(time.monotonic_ns()):
                 self._perform(effects)
@@ -153,42 +166,55 @@ class Daemon:
         if self._stopping and self.node.ring.leave_copies is None:
             self._perform(self.node.leave(time.monotonic_ns()))
 
+    def _paused(self, gap_ns: int) -> None:
+        """Tell the core; after a token timeout, what waits is of a ring that has gone on."""
+        now_ns = time.monotonic_ns()
+        if gap_ns >= self.node.ring.token_loss_ns:
+            self._network.drop_stale()
+        self._perform(self.node.pause(gap_ns, now_ns))
+
     def _timeout_ms(self, now_ns: int) -> int:
         if self._port.server.pending:
             return 1
-        deadline = self.node.deadline_ns()
-        if deadline is None:
-            return SLEEP_MAX_MS
+        network, node = self._network.deadline_ns(), self.node.deadline_ns()
+        deadline = network if node is None else min(network, node)
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
-    def _network(self) -> None:
-        """Read data before the token: it was sent before it."""
-        for s in (self._sockets.data, self._sockets.token):
-            budget = DATAGRAMS_PER_WAKE
-            while budget > 0 and (train := self._sockets.receive(s)) is not None:
-                budget -= 1 + len(train[0]) // max(train[1], 1)
-                self._train(*train)
+    def _receive(self) -> None:
+        ring = self.node.ring
+        for link, train in self._network.receive(lambda: ring.token_first):
+            self._train(link, *train)
 
-    def _train(self, buffer: bytes, size: int, source: Address) -> None:
+    def _train(self, link: int, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
         for sender, order, data in self._opener.open_train(buffer, size, source[0], now_ns):
+            self._network.learn(link, sender, source)
+            if data[:1] == PROBE:
+                self._reached(self._network.probe(link, sender, data, now_ns), now_ns)
+                continue
             try:
                 message = messages.decode(data)
             except messages.DecodeError as error:
                 self._messages_malformed += 1
                 _LOG.debug("message_malformed", address=source[0], rule=str(error))
                 continue
-            self._sockets.learn(sender, source)
             self._perform(self.node.receive(message, sender, order, now_ns))
         if self._opener.digest_failures:
             self._opener.digest_failures.clear()
             self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
+
+    def _reached(self, changes: list[Reached], now_ns: int) -> None:
+        for change in changes:
+            tell = self.node.link_up if isinstance(change, LinkUp) else self.node.link_down
+            self._perform(tell(change.node_id, now_ns))
 
     def _expire(self) -> None:
         now_ns = time.monotonic_ns()
         deadline = self.node.deadline_ns()
         if deadline is not None and deadline <= now_ns:
             self._perform(self.node.expire(now_ns))
+        if self._network.deadline_ns() <= now_ns:
+            self._reached(self._network.expire(now_ns), now_ns)
         if now_ns - self._peers_saved_ns >= PEERS_SAVED_NS:
             self._peers_saved_ns = now_ns
             self._store.save_peer_sessions(self._opener.sessions())
@@ -198,6 +224,9 @@ class Daemon:
     def _new_sealer(self) -> seal.Sealer:
         size = datagram_size(self.config)
         return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
+
+    def _seal(self, message: bytes) -> list[seal.Datagram]:
+        return self._sealer.pieces(message)
 
     def _written(self) -> None:
         """Go on with what waited for the disk."""
@@ -224,17 +253,17 @@ class Daemon:
             return
         datagrams: list[seal.Datagram] = []
         for effect in effects:
-            if isinstance(effect, Multicast):
+            if isinstance(effect, Multicast) and type(effect.message) is messages.Data:
                 datagrams += self._sealer.pieces(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
             else:
                 if datagrams:
-                    self._sockets.multicast(datagrams)
+                    self._multicast(datagrams)
                     datagrams = []
                 if isinstance(effect, Unicast):
                     sealed = self._sealer.pieces(messages.encode(effect.message))
-                    self._sockets.unicast(effect.node_id, sealed)
+                    self._network.unicast(effect.node_id, sealed)
                 elif isinstance(effect, Persist):
                     if not self._store.durable(effect.ring_seq):
                         self._hold(effects[effects.index(effect) :])
@@ -242,12 +271,21 @@ class Daemon:
                 else:
                     self._perform_rare(effect)
         if datagrams:
-            self._sockets.multicast(datagrams)
+            self._multicast(datagrams)
+
+    def _multicast(self, datagrams: list[seal.Datagram]) -> None:
+        """Send data; while a ring forms, also to nodes that are in none with us yet."""
+        operational = self.node.ring.state is State.OPERATIONAL
+        self._network.multicast(datagrams, members_only=operational)
 
     def _perform_rare(self, effect: Effect) -> None:
         match effect:
+            case Multicast(message):
+                sealed = self._sealer.pieces(messages.encode(message))
+                self._network.multicast(sealed, members_only=False)
             case Configuration():
                 _log_configuration(effect)
+                self._network.set_members(effect.members)
             case Moved(old, new, cause):
                 log = _LOG.info if cause in LOUD_CAUSES else _LOG.debug
                 log("state", old=old.value, new=new.value, cause=cause.value)
@@ -275,7 +313,7 @@ class Daemon:
     def _close(self, server: IpcServer) -> None:
         self._store.save_peer_sessions(self._opener.sessions())
         server.close()
-        self._sockets.close()
+        self._network.close()
         self._context.destroy(0)
         self._writer.close()
 
@@ -283,8 +321,9 @@ class Daemon:
         """Return the status document; keys in docs/operating.md."""
         node, ring = self.node, self.node.ring
         counters: dict[str, int] = {}
-        for stats in (ring.stats, node.stats, self._sockets.stats, self._port.server.stats):
+        for stats in (ring.stats, node.stats, self._port.server.stats):
             counters |= dataclasses.asdict(stats)
+        counters |= self._network.counters()
         for rule, count in {
             **self._opener.failures,
             "malformed": self._messages_malformed,
@@ -305,6 +344,7 @@ class Daemon:
                 "representative": ring.installed_ring.representative,
             },
             "members": list(ring.members),
+            "links": self._network.status(),
             "groups": [
                 {
                     "group": key.name.decode("utf-8", "backslashreplace"),
@@ -322,6 +362,28 @@ class Daemon:
 LOUD_CAUSES: Final = frozenset(
     {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
 )
+
+
+class Gap:
+    """Measures for how long the loop did not run: not scheduled, or the machine was suspended."""
+
+    def __init__(self) -> None:
+        self._awake_ns = time.monotonic_ns()
+        self._boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def measure(self, began_ns: int, timeout_ns: int) -> int:
+        """Return for how long nothing was read since the last call, wanted sleep aside.
+
+        Args:
+            began_ns: when the wait began that is over now.
+            timeout_ns: how long it was to last at the most.
+        """
+        now_ns, boot_ns = time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        busy_ns = began_ns - self._awake_ns
+        late_ns = now_ns - began_ns - timeout_ns
+        suspended_ns = boot_ns - self._boot_ns - (now_ns - self._awake_ns)
+        self._awake_ns, self._boot_ns = now_ns, boot_ns
+        return busy_ns + max(late_ns, 0) + suspended_ns
 
 
 class DigestLog:
