@@ -181,24 +181,27 @@ class Assembler:
                 self.segments_dropped += 1
                 if middle:
                     return []
+            elif not self._grow(partial, first):
+                if middle:
+                    return []
             elif middle:
-                self._grow(originator, partial, first)
+                self._partial[originator] = partial
                 return []
             else:
-                partial.parts.append(first)
                 segments.insert(0, b"".join(partial.parts))
         if continued:
             last = segments.pop()
             self._partial[originator] = _Partial(chain, [last], len(last))
         return segments
 
-    def _grow(self, originator: int, partial: _Partial, part: bytes | memoryview) -> None:
+    def _grow(self, partial: _Partial, part: bytes | memoryview) -> bool:
+        """Add a segment; False: no sender makes such a message, so it is dropped."""
         partial.parts.append(part)
         partial.size += len(part)
-        if partial.size <= MESSAGE_SIZE_MAX:
-            self._partial[originator] = partial
-        else:
-            self.segments_dropped += len(partial.parts)
+        if len(part) and partial.size <= MESSAGE_SIZE_MAX:
+            return True
+        self.segments_dropped += len(partial.parts)
+        return False
 
 
 def _segments(frame: bytes | memoryview) -> list[bytes | memoryview] | None:
