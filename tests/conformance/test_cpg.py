@@ -517,3 +517,50 @@ def test_a_member_that_is_killed_is_down_once_for_all(
         member.until(lambda m=member: m.changes()[-1].left, "it is told")  # type: ignore[misc]
         left = [(c.address, c.reason) for e in member.changes() for c in e.left]
         assert left == [(cpg.Address(3, victim.pid), Reason.PROCDOWN)]
+
+
+def test_a_callback_may_close_its_handle(cluster: Cluster) -> None:
+    """Pitfall 16: no lock is held, what waits is dropped, and the call returns."""
+    seen: list[bytes] = []
+
+    def deliver(message: cpg.Delivery) -> None:
+        seen.append(message.payload)
+        handle.close()
+
+    handle = cpg.Cpg(deliver, run_dir=cluster.run_dir(1))
+    handle.join("closed by a callback")
+    for k in range(5):
+        handle.mcast(b"%d" % k)
+    wait_for(lambda: handle.dispatch(cpg.DispatchFlags.ONE) and seen, "the first message")
+    assert seen == [b"0"]
+    with pytest.raises(errors.BadHandleError):
+        handle.dispatch()
+    with cpg.Cpg(run_dir=cluster.run_dir(1)) as other:
+        wait_for(lambda: other.members("closed by a callback") == (), "it has left")
+
+
+def test_a_callback_that_closes_drops_the_rest_of_its_bundle(cluster: Cluster) -> None:
+    seen: list[bytes] = []
+    with cpg.Cpg(run_dir=cluster.run_dir(1)) as sender:
+
+        def deliver(message: cpg.Delivery) -> None:
+            seen.append(message.payload)
+            if message.payload == b"last words":
+                handle.close()
+
+        handle = cpg.Cpg(deliver, run_dir=cluster.run_dir(2))
+        for one in (sender, handle):
+            one.join("bundle")
+        wait_for(lambda: len(sender.members("bundle")) == 2, "both are members")
+        for payload in (b"last words", *[b"never seen"] * 50):
+            sender.mcast(payload)
+
+        def closed() -> bool:
+            try:
+                handle.dispatch()
+            except errors.BadHandleError:
+                return True
+            return False
+
+        wait_for(closed, "the handle is closed")
+        assert seen == [b"last words"]

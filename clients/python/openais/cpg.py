@@ -145,7 +145,7 @@ class Cpg(GroupClient):
             begun = self._connection.joining(name)
             try:
                 self._connection.request(
-                    "cpg.join", lambda request: wire.Join(request, name), timeout
+                    "cpg.join", lambda n: self._connection.join_message(n, name), timeout
                 )
             except errors.AisError as error:
                 if begun:

@@ -52,7 +52,7 @@ class Cpg(GroupClient[Event]):
         while True:
             begun = self._connection.joining(name)
             try:
-                await self._request("cpg.join", lambda request: wire.Join(request, name))
+                await self._request("cpg.join", lambda n: self._connection.join_message(n, name))
             except errors.AisError as error:
                 if begun:
                     self._connection.not_joining()
