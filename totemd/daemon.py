@@ -20,7 +20,7 @@ from openais.node.exits import Exit, ExitError
 from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
-from totemd import keyfile, privileges, seal
+from totemd import privileges, seal
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -39,6 +39,7 @@ from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
 from totemd.protocol.parameters import MS, ParameterError, RingParameters
 from totemd.protocol.seats import SeatLimits
+from totemd.security import GROUP_NAME, Security
 from totemd.store import Store
 from totemd.udp import Address, RingSockets
 from totemd.writer import Writer, WriterLostError
@@ -50,9 +51,6 @@ FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window,
 PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
 HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
-DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
-DIGEST_SOURCES_MAX: Final = 256
-ALONE_NS: Final = 10_000 * MS
 
 _LOG = EventLog(__name__)
 
@@ -115,9 +113,6 @@ class Daemon:
         self.config: Final = config
         self.node_id: Final = config.totem.node_id
         self._writer: Final = Writer()  # before there are keys and threads
-        algorithm, key = _key(config)
-        self._algorithm: Final = algorithm
-        self._key: Final = key
         self._store: Final = Store(config.system.state_dir, self.node_id, self._writer)
         self._held: list[Effect] = []
         self.node: Final = Node(
@@ -128,8 +123,9 @@ class Daemon:
             payload_size_max(config),
             SeatLimits(),
         )
-        self._sealer = self._new_sealer()
-        self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
+        self._security: Final = Security(
+            config, self._store, self._writer, _datagram_size(config), self._send
+        )
         self._sockets: Final = RingSockets(
             config.interfaces[0],
             {n.node_id: n.addresses[0] for n in config.nodes if n.node_id != self.node_id},
@@ -146,9 +142,8 @@ class Daemon:
             FRAME_SIZE_MAX,
             refusal,
         )
-        self._port: Final = Port(server, self.node, self.status)
+        self._port: Final = Port(server, self.node, self.status, self._security)
         self._poller: Final = zmq.Poller()
-        self._digests: Final = DigestLog()
         self._messages_malformed = 0
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
@@ -173,6 +168,7 @@ class Daemon:
             pid=os.getpid(),
         )
         self._perform(self.node.start(time.monotonic_ns()))
+        self._perform(self._security.start(self.node, time.monotonic_ns()))
         try:
             while not self._retired:
                 self._turn(server)
@@ -201,6 +197,7 @@ class Daemon:
             for effects in self._port.receive(time.monotonic_ns()):
                 self._perform(effects)
         self._expire()
+        self._perform(self._security.flush(self.node, time.monotonic_ns()))
         server.flush()
         if self._stopping and self.node.ring.leave_copies is None:
             self._perform(self.node.leave(time.monotonic_ns()))
@@ -223,18 +220,25 @@ class Daemon:
 
     def _train(self, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
-        for sender, order, data in self._opener.open_train(buffer, size, source[0], now_ns):
+        security = self._security
+        for sender, order, data in security.opener.open_train(buffer, size, source[0], now_ns):
             try:
                 message = messages.decode(data)
             except messages.DecodeError as error:
+                if security.message(data, sender, order, source[0], now_ns):
+                    continue
                 self._messages_malformed += 1
                 _LOG.debug("message_malformed", address=source[0], rule=str(error))
                 continue
             self._sockets.learn(sender, source)
             self._perform(self.node.receive(message, sender, order, now_ns))
-        if self._opener.digest_failures:
-            self._opener.digest_failures.clear()
-            self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
+        security.refused(source, now_ns, alone=len(self.node.groups.nodes) == 1)
+
+    def _send(self, node_id: int | None, datagrams: list[bytes]) -> None:
+        if node_id is None:
+            self._sockets.multicast(datagrams)
+        else:
+            self._sockets.unicast(node_id, datagrams)
 
     def _expire(self) -> None:
         now_ns = time.monotonic_ns()
@@ -243,23 +247,17 @@ class Daemon:
             self._perform(self.node.expire(now_ns))
         if now_ns - self._peers_saved_ns >= PEERS_SAVED_NS:
             self._peers_saved_ns = now_ns
-            self._store.save_peer_sessions(self._opener.sessions())
-            if self._sealer.worn:
-                self._store.renew_session()
-
-    def _new_sealer(self) -> seal.Sealer:
-        size = _datagram_size(self.config)
-        return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
+            self._store.save_peer_sessions(self._security.opener.sessions())
+        self._security.tick(self.node.groups.nodes, now_ns)
 
     def _written(self) -> None:
         """Go on with what waited for the disk."""
         try:
             for ticket, error in self._writer.finished():
                 self._store.written(ticket, error)
+                self._security.written(ticket, error)
         except WriterLostError as error:
             raise ExitError(Exit.RING_ID, str(error)) from error
-        if self._store.session != self._sealer.session:
-            self._sealer = self._new_sealer()
         held, self._held = self._held, []
         self._perform(held)
 
@@ -277,7 +275,7 @@ class Daemon:
         datagrams: list[bytes] = []
         for effect in effects:
             if isinstance(effect, Multicast):
-                datagrams += self._sealer.seal(messages.encode(effect.message))
+                datagrams += self._security.sealer.seal(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
             else:
@@ -285,7 +283,7 @@ class Daemon:
                     self._sockets.multicast(datagrams)
                     datagrams = []
                 if isinstance(effect, Unicast):
-                    sealed = self._sealer.seal(messages.encode(effect.message))
+                    sealed = self._security.sealer.seal(messages.encode(effect.message))
                     self._sockets.unicast(effect.node_id, sealed)
                 elif isinstance(effect, Persist):
                     if not self._store.durable(effect.ring_seq):
@@ -325,7 +323,7 @@ class Daemon:
         self._stopping = True
 
     def _close(self, server: IpcServer) -> None:
-        self._store.save_peer_sessions(self._opener.sessions())
+        self._store.save_peer_sessions(self._security.opener.sessions())
         server.close()
         self._sockets.close()
         self._context.destroy(0)
@@ -338,7 +336,7 @@ class Daemon:
         for stats in (ring.stats, node.stats, self._sockets.stats, self._port.server.stats):
             counters |= dataclasses.asdict(stats)
         for rule, count in {
-            **self._opener.failures,
+            **self._security.opener.failures,
             "malformed": self._messages_malformed,
         }.items():
             counters[f"datagrams_dropped_{rule.replace(' ', '_')}"] = count
@@ -366,7 +364,9 @@ class Daemon:
                     ],
                 }
                 for key in sorted(node.groups.groups)
+                if key.name != GROUP_NAME
             ],
+            "keys": self._security.status(),
             "counters": counters,
         }
 
@@ -374,29 +374,6 @@ class Daemon:
 LOUD_CAUSES: Final = frozenset(
     {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
 )
-
-
-class DigestLog:
-    """One line per source and ten seconds about datagrams under another key."""
-
-    def __init__(self) -> None:
-        self._sources: Final[dict[str, tuple[int, int]]] = {}  # -> (logged at, count)
-        self._first_ns = 0
-
-    def count(self, source: Address, now_ns: int, *, alone: bool) -> None:
-        """Count one datagram; log it if this source was not logged lately."""
-        name = source[0]
-        if name not in self._sources and len(self._sources) >= DIGEST_SOURCES_MAX:
-            return
-        self._first_ns = self._first_ns or now_ns
-        logged_ns, count = self._sources.get(name, (now_ns - DIGEST_LOGGED_NS, 0))
-        count += 1
-        if now_ns - logged_ns >= DIGEST_LOGGED_NS:
-            logged_ns = now_ns
-            _LOG.warning("Invalid digest", address=f"{name}:{source[1]}", since_start=count)
-            if alone and now_ns - self._first_ns >= ALONE_NS:
-                _LOG.warning("other nodes use a different key or cluster_name")
-        self._sources[name] = (logged_ns, count)
 
 
 def _log_configuration(c: Configuration) -> None:
@@ -409,15 +386,6 @@ def _log_configuration(c: Configuration) -> None:
         )
     elif c.left:
         _LOG.info("ring_lost", left=tuple(c.left), remain=tuple(c.members))
-
-
-def _key(config: NodeConfig) -> tuple[int, seal.ClusterKey | None]:
-    if not config.totem.secauth:
-        _LOG.warning("ring_not_secured", rule="secauth is off: no encryption, no authentication")
-        return seal.NONE, None
-    key = keyfile.read(config.totem.key_file)
-    cipher = seal.ALGORITHMS[config.totem.crypto_cipher]
-    return cipher, seal.ClusterKey(key, config.totem.cluster_name)
 
 
 def _access(config: NodeConfig) -> Access:

@@ -158,6 +158,20 @@ class Detach:
     """Give the membership up in order: LEAVE at once, for a seat too (its log is dropped)."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeyRotate:
+    """Change the key of the cluster, or go on with a change; answered by `Done` or `Refused`."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRetire:
+    """Accept old keys no longer, on all nodes; answered by `Done` or `Refused`."""
+
+    request: int
+
+
 # From totemd to a client
 
 
@@ -308,6 +322,8 @@ TABLE: Final = Table(
         7: GroupsQuery,
         8: StatusQuery,
         9: Detach,
+        10: KeyRotate,
+        11: KeyRetire,
         64: Attached,
         65: Refused,
         66: Done,
