@@ -21,6 +21,7 @@ from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
 from totemd import privileges, seal
+from totemd.configured import datagram_size, parameters, payload_size_max, seat_limits
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -37,73 +38,20 @@ from totemd.protocol.effects import (
 )
 from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
-from totemd.protocol.parameters import MS, ParameterError, RingParameters
-from totemd.protocol.seats import SeatLimits
+from totemd.protocol.parameters import MS
 from totemd.security import GROUP_NAME, Security
 from totemd.store import Store
 from totemd.udp import Address, RingSockets
 from totemd.writer import Writer, WriterLostError
 
 SLEEP_MAX_MS: Final = 1000
-BLOCK_DATAGRAMS: Final = 22  # of one full frame
 DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
-PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
+STALE_TRAINS_MAX: Final = 100_000  # dropped of one socket after a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
 HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
 
 _LOG = EventLog(__name__)
-
-
-def parameters(config: NodeConfig) -> RingParameters:
-    """Return the constants of the ring as configured.
-
-    Raises:
-        ExitError: status 8, the values contradict each other.
-    """
-    t = config.totem
-    standard = RingParameters()
-    given: dict[str, int | None] = {
-        "token_ns": t.token_ms * MS,
-        "token_coefficient_ns": t.token_coefficient_ms * MS,
-        "token_retransmit_ns": t.token_retransmit_ms * MS,
-        "hold_ns": t.hold_ms * MS,
-        "join_ns": t.join_ms * MS,
-        "consensus_ns": t.consensus_ms * MS,
-        "silent_fail_ns": min(
-            max(standard.silent_fail_ns, t.token_ms * MS * 3 // 10), t.consensus_ms * MS - 1
-        ),
-        "fail_recv_ns": t.token_ms * MS,
-        "merge_ns": t.merge_ms * MS,
-        "window_messages": t.window_size_messages,
-        "max_messages": t.max_messages,
-        "fail_recv_count": t.fail_recv_const,
-        "miss_count": t.miss_count_const,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
-    result = dataclasses.replace(standard, **values)
-    try:
-        result.validate()
-    except ParameterError as error:
-        raise ExitError(Exit.MAIN_CONFIGURATION, f"{config.path}: totem: {error}") from error
-    return result
-
-
-def payload_size_max(config: NodeConfig) -> int:
-    """Return the bytes of one frame: with its header it fills a sealed block exactly.
-
-    A recovery puts a second header before it: one datagram more. Where every datagram is sealed
-    on its own, room for that header is kept free instead.
-    """
-    header = messages.DATA_HEADER.size
-    size = seal.block_size_max(_datagram_size(config), BLOCK_DATAGRAMS) - header
-    return size if BLOCK_DATAGRAMS > 1 else size - header
-
-
-def _datagram_size(config: NodeConfig) -> int:
-    ipv6 = ":" in config.interfaces[0].bind_address
-    overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
-    return config.totem.netmtu_bytes - overhead
 
 
 class Daemon:
@@ -121,16 +69,17 @@ class Daemon:
             self._store.boot_epoch,
             self._store.stored_ring_seq,
             payload_size_max(config),
-            SeatLimits(),
+            seat_limits(config),
         )
         self._security: Final = Security(
-            config, self._store, self._writer, _datagram_size(config), self._send
+            config, self._store, self._writer, datagram_size(config), self._send
         )
         self._sockets: Final = RingSockets(
             config.interfaces[0],
             {n.node_id: n.addresses[0] for n in config.nodes if n.node_id != self.node_id},
             unicast=config.totem.transport == "udpu",
         )
+        privileges.apply(config.system)  # before the threads of ZeroMQ, which inherit it
         self._context: Final = zmq.Context()
         server = IpcServer(
             self._context,
@@ -148,12 +97,13 @@ class Daemon:
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
         self._retired = False
+        self._gap: Final = Gap()
+        self._pause_ns: Final = config.totem.runtime_token_ms * MS // 2
         self._peers_saved_ns = time.monotonic_ns()
 
     def run(self) -> None:
         """Serve until told to stop; then leave the ring in order."""
         self._signals()
-        privileges.apply(self.config.system)
         privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
@@ -167,6 +117,7 @@ class Daemon:
             version=__version__,
             pid=os.getpid(),
         )
+        self._gap.measure(time.monotonic_ns(), 0)
         self._perform(self.node.start(time.monotonic_ns()))
         self._perform(self._security.start(self.node, time.monotonic_ns()))
         try:
@@ -178,13 +129,12 @@ class Daemon:
         _LOG.info("stopped", node=self.node_id)
 
     def _turn(self, server: IpcServer) -> None:
-        before_ns = time.monotonic_ns()
-        timeout_ms = self._timeout_ms(before_ns)
+        began_ns = time.monotonic_ns()
+        timeout_ms = self._timeout_ms(began_ns)
         ready = self._poller.poll(timeout_ms)
-        now_ns = time.monotonic_ns()
-        late_ns = now_ns - before_ns - timeout_ms * MS
-        if late_ns > PAUSE_NS:
-            self._perform(self.node.pause(late_ns, now_ns))
+        gap_ns = self._gap.measure(began_ns, timeout_ms * MS)
+        if gap_ns > self._pause_ns:
+            self._paused(gap_ns)
         descriptors = {fd for fd, _ in ready if isinstance(fd, int)}
         if descriptors:
             server.noticed(descriptors)
@@ -202,6 +152,16 @@ class Daemon:
         if self._stopping and self.node.ring.leave_copies is None:
             self._perform(self.node.leave(time.monotonic_ns()))
 
+    def _paused(self, gap_ns: int) -> None:
+        """Tell the core; after a token timeout, what waits is of a ring that has gone on."""
+        now_ns = time.monotonic_ns()
+        if gap_ns >= self.node.ring.token_loss_ns:
+            for s in (self._sockets.data, self._sockets.token):
+                for _ in range(STALE_TRAINS_MAX):
+                    if self._sockets.receive(s) is None:
+                        break
+        self._perform(self.node.pause(gap_ns, now_ns))
+
     def _timeout_ms(self, now_ns: int) -> int:
         if self._port.server.pending:
             return 1
@@ -211,12 +171,20 @@ class Daemon:
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
     def _network(self) -> None:
-        """Read data before the token: it was sent before it."""
-        for s in (self._sockets.data, self._sockets.token):
-            budget = DATAGRAMS_PER_WAKE
-            while budget > 0 and (train := self._sockets.receive(s)) is not None:
-                budget -= 1 + len(train[0]) // max(train[1], 1)
+        """Read data before the token, because it was sent before it, unless the ring says so."""
+        sockets, ring = self._sockets, self.node.ring
+        budget = DATAGRAMS_PER_WAKE
+        while budget > 0:
+            if ring.token_first and (train := sockets.receive(sockets.token)) is not None:
                 self._train(*train)
+            if (train := sockets.receive(sockets.data)) is None:
+                break
+            budget -= 1 + len(train[0]) // max(train[1], 1)
+            self._train(*train)
+        budget = DATAGRAMS_PER_WAKE
+        while budget > 0 and (train := sockets.receive(sockets.token)) is not None:
+            budget -= 1
+            self._train(*train)
 
     def _train(self, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
@@ -234,7 +202,7 @@ class Daemon:
             self._perform(self.node.receive(message, sender, order, now_ns))
         security.refused(source, now_ns, alone=len(self.node.groups.nodes) == 1)
 
-    def _send(self, node_id: int | None, datagrams: list[bytes]) -> None:
+    def _send(self, node_id: int | None, datagrams: list[seal.Datagram]) -> None:
         if node_id is None:
             self._sockets.multicast(datagrams)
         else:
@@ -272,10 +240,10 @@ class Daemon:
         if self._held:
             self._hold(effects)
             return
-        datagrams: list[bytes] = []
+        datagrams: list[seal.Datagram] = []
         for effect in effects:
             if isinstance(effect, Multicast):
-                datagrams += self._security.sealer.seal(messages.encode(effect.message))
+                datagrams += self._security.sealer.pieces(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
             else:
@@ -283,7 +251,7 @@ class Daemon:
                     self._sockets.multicast(datagrams)
                     datagrams = []
                 if isinstance(effect, Unicast):
-                    sealed = self._security.sealer.seal(messages.encode(effect.message))
+                    sealed = self._security.sealer.pieces(messages.encode(effect.message))
                     self._sockets.unicast(effect.node_id, sealed)
                 elif isinstance(effect, Persist):
                     if not self._store.durable(effect.ring_seq):
@@ -374,6 +342,28 @@ class Daemon:
 LOUD_CAUSES: Final = frozenset(
     {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
 )
+
+
+class Gap:
+    """Measures for how long the loop did not run: not scheduled, or the machine was suspended."""
+
+    def __init__(self) -> None:
+        self._awake_ns = time.monotonic_ns()
+        self._boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def measure(self, began_ns: int, timeout_ns: int) -> int:
+        """Return for how long nothing was read since the last call, wanted sleep aside.
+
+        Args:
+            began_ns: when the wait began that is over now.
+            timeout_ns: how long it was to last at the most.
+        """
+        now_ns, boot_ns = time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        busy_ns = began_ns - self._awake_ns
+        late_ns = now_ns - began_ns - timeout_ns
+        suspended_ns = boot_ns - self._boot_ns - (now_ns - self._awake_ns)
+        self._awake_ns, self._boot_ns = now_ns, boot_ns
+        return busy_ns + max(late_ns, 0) + suspended_ns
 
 
 def _log_configuration(c: Configuration) -> None:

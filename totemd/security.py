@@ -40,7 +40,7 @@ DUPLICATE_SILENT_NS: Final = 3 * 1_000_000_000
 
 _LOG = EventLog(__name__)
 
-Send: TypeAlias = Callable[[int | None, list[bytes]], None]  # to a node; None: to all
+Send: TypeAlias = Callable[[int | None, list[seal.Datagram]], None]  # to a node; None: to all
 
 
 class Security:
@@ -64,7 +64,7 @@ class Security:
         self._send: Final = send
         self._datagram_size: Final = datagram_size
         self._path: Final = config.system.state_dir / keyfile.RING_NAME
-        self._extra: Final[list[seal.ClusterKey]] = []
+        self._extra: Final = [keyfile.read(path) for path in config.totem.key_accept]
         self._writing: Final[dict[int, KeyRing]] = {}
         self._says: Final[deque[bytes]] = deque()
         self._said: Final[dict[int, bytes]] = {}  # request -> what waits for the ring
@@ -86,6 +86,8 @@ class Security:
             self._me,
             (store.session, store.session_before),
             store.peer_sessions(),
+            self._listed(),
+            strict=config.totem.replay_protection == "strict",
         )
 
     def _rotation(self) -> Rotation | None:
@@ -94,7 +96,7 @@ class Security:
             rule = "secauth is off: no encryption, no authentication"
             _LOG.warning("ring_not_secured", rule=rule)
             return None
-        secret = keyfile.read(totem.key_file)
+        secret = totem.key_text.encode() or keyfile.read(totem.key_file)
         base = bytes.fromhex(seal.fingerprint(secret))
         ring = keyring.begin(base, secret, keyfile.read_ring(self._path))
         if ring.current.secret != secret:
@@ -102,11 +104,20 @@ class Security:
         nodes = frozenset(node.node_id for node in self._config.nodes)
         return Rotation(self._me, ring, totem.cluster_name, nodes)
 
+    def _listed(self) -> dict[int, frozenset[str]] | None:
+        if not self._config.totem.block_unlisted_ips:
+            return None
+        return {node.node_id: frozenset(node.addresses) for node in self._config.nodes}
+
     def _keys(self) -> list[seal.ClusterKey]:
         if self.rotation is None:
             return []
-        keys = [self.rotation.key(key.secret) for key in self.rotation.ring.keys]
-        return [*keys, *self._extra]
+        secrets = [*(key.secret for key in self.rotation.ring.keys), *self._extra]
+        keys = [self.rotation.key(secret) for secret in dict.fromkeys(secrets)]
+        if len({key.key_id for key in keys}) < len(keys):
+            rule = "two keys that are accepted have one short id; make another key"
+            raise ExitError(Exit.KEY_FILE, f"key file {self._config.totem.key_file}: {rule}")
+        return keys
 
     def _new_sealer(self) -> seal.Sealer:
         rotation = self.rotation
@@ -124,7 +135,7 @@ class Security:
             own = seal.pack_session(self.sealer.session)
             reply, proved = self._proof.receive(data, sender, own, source, now_ns)
             if reply is not None:
-                self._send(None, self.sealer.seal(reply))
+                self._send(None, self.sealer.pieces(reply))
             if proved is not None and int.from_bytes(proved[:8], "big") == order[0]:
                 self.opener.prove(sender, proved)
             return True
@@ -147,7 +158,7 @@ class Security:
             for node, session, address in opener.unproven:
                 challenge = self._proof.heard(node, session, address, now_ns)
                 if challenge is not None:
-                    self._send(None, self.sealer.seal(challenge))
+                    self._send(None, self.sealer.pieces(challenge))
             opener.unproven.clear()
         if opener.duplicates:
             for address, start in opener.duplicates:
@@ -272,7 +283,7 @@ class Security:
         offer = self.rotation.update(key_id)
         under = next((key for key in self._keys() if key.key_id == key_id), None)
         if offer is not None and under is not None:
-            self._send(node, self.sealer.seal(KEY_TYPE + offer, under))
+            self._send(node, self.sealer.pieces(KEY_TYPE + offer, under))
 
     def status(self) -> dict[str, Any] | None:
         """Return the part of the status document; keys in docs/operating.md."""

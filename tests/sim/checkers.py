@@ -37,7 +37,7 @@ def total_order(lives: Iterable[Life]) -> None:
         last: dict[RingId, int] = {}
         for m in life.ring_log:
             if isinstance(m, Deliver):
-                known = messages.setdefault((m.ring, m.seq), (m.originator, m.payload))
+                known = messages.setdefault((m.ring, m.seq), (m.originator, bytes(m.payload)))
                 assert known == (m.originator, m.payload), f"two messages are {m.ring} {m.seq}"
                 assert m.seq > last.get(m.ring, -1), f"node {life.node_id}: out of order at {m.seq}"
                 last[m.ring] = m.seq
@@ -81,7 +81,7 @@ def _steps(life: Life) -> dict[Step, tuple[tuple[int, ...], list[tuple[int, byte
     messages: list[tuple[int, bytes]] = []
     for m in life.ring_log:
         if isinstance(m, Deliver):
-            messages.append((m.seq, m.payload))
+            messages.append((m.seq, bytes(m.payload)))
         elif m.kind is ConfigurationKind.TRANSITIONAL:
             transitional = m.members
         else:

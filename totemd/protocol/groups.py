@@ -32,7 +32,7 @@ _ENTRY: Final = struct.Struct(">BQIQ")  # space, connection, pid, age; then the 
 
 
 class Kind(IntEnum):
-    """First byte of a message between totemds."""
+    """First byte of a message between totemds; 4 is `evs.KIND`."""
 
     PROCESS_LIST = 0
     JOIN = 1
@@ -241,6 +241,13 @@ class Groups:
         if len(current.lists) < len(current.members):
             return None
         return self._finish(current)
+
+    def missing(self) -> tuple[int, ...]:
+        """Return the members that have not told their part of the round that runs."""
+        current = self._round
+        if current is None:
+            return ()
+        return tuple(n for n in current.members if n not in current.lists)
 
     def _finish(self, current: _Round) -> list[GroupView]:
         self._round = None

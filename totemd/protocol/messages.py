@@ -9,9 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
-HEADER: Final = struct.Struct(">BBHIQ")  # type, flags, reserved, ring representative, ring seq
+# type, flags, reserved (in JOIN: agreed_on), ring representative, ring seq
+HEADER: Final = struct.Struct(">BBHIQ")
 DATA_HEADER: Final = struct.Struct(
     ">BBHIQQIBBHI"
 )  # HEADER, then seq originator guarantee flags _ round
@@ -24,22 +26,26 @@ COMMIT: Final = struct.Struct(">QHHB3x")  # token_seq, index, n members, n rings
 COMMIT_RING: Final = struct.Struct(">IQQ")  # representative, seq, base aru
 COMMIT_ENTRY: Final = struct.Struct(">IBBHii")  # node, ring, flags, n obligations, aru, delivered
 MERGE: Final = struct.Struct(">HH")  # n members, reserved
+PROBE: Final = struct.Struct(">BBHQQ")  # kind, link, size, time, echo
 assert HEADER.size == 16
 assert DATA_HEADER.size == 36
 assert TOKEN.size == 40
 assert REQUEST.size == 14
 assert COMMIT.size == 16
 assert COMMIT_ENTRY.size == 16
+assert PROBE.size == 20
 
+PROTOCOL_VERSION: Final = 1
 NODES_MAX: Final = 512
 SEQ_MAX: Final = 1 << 63
 REQUESTS_MAX: Final = 64
 REQUEST_COUNT_MAX: Final = 256
 REQUESTED_MAX: Final = 1024
 DATAGRAM_SIZE_MAX: Final = 65_507
-SEAL_OVERHEAD: Final = 44
 UDP_OVERHEAD_IPV4: Final = 28
 UDP_OVERHEAD_IPV6: Final = 48
+LINKS_MAX: Final = 8
+PROBE_SIZE_MIN: Final = 64  # bytes of the shortest probe
 
 TYPE_TOKEN: Final = 0
 TYPE_DATA: Final = 1
@@ -48,19 +54,19 @@ TYPE_JOIN: Final = 3
 TYPE_COMMIT: Final = 4
 TYPE_HOLD_CANCEL: Final = 5
 TYPE_LEAVE: Final = 6
+TYPE_PROBE: Final = 7
 
 ENCAPSULATED: Final = 1  # flags of DATA: the payload is a message of the old ring
+POST: Final = 2  # flags of DATA: sent after the token of its visit
 RETRANSMIT: Final = 1  # flags of TOKEN: somebody still has messages to recover
 FILLED: Final = 1  # flags of a COMMIT entry
 RECEIVED: Final = 2
 
 
-def payload_size_max(netmtu_bytes: int, udp_overhead: int = UDP_OVERHEAD_IPV4) -> int:
-    """Return how many bytes of payload one data message may carry.
+_tuple: Final = tuple.__new__
 
-    Room for a second header is kept free, because a recovery encapsulates the whole message.
-    """
-    return netmtu_bytes - udp_overhead - SEAL_OVERHEAD - 2 * DATA_HEADER.size
+
+Buffer: TypeAlias = bytes | memoryview
 
 
 class DecodeError(Exception):
@@ -74,9 +80,8 @@ class RingId(NamedTuple):
     representative: int
 
 
-@dataclass(slots=True)
-class Data:
-    """A multicast message in the total order of one ring."""
+class Data(NamedTuple):
+    """A multicast message in the total order of one ring. A tuple: made in 0.1 us, not in 0.4."""
 
     ring: RingId
     seq: int
@@ -84,7 +89,7 @@ class Data:
     guarantee: int  # 0..3; 3 is safe
     flags: int
     visit: int  # the originator's token visits in this ring
-    payload: bytes
+    payload: Buffer
 
     @property
     def encapsulated(self) -> bool:
@@ -132,6 +137,7 @@ class Join:
     max_seq: int  # the highest ring seq the sender has seen
     proc: tuple[int, ...]
     fail: tuple[int, ...]
+    agreed_on: int = 0  # hash of the sender's parameters; 0: not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,7 @@ class Leave:
     max_seq: int
     proc: tuple[int, ...]
     fail: tuple[int, ...]
+    agreed_on: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +179,26 @@ class HoldCancel:
     """Somebody has something to send: release the held token."""
 
     ring: RingId
+
+
+class ProbeKind(IntEnum):
+    """Kinds of probe; the answer to a multicast goes by unicast."""
+
+    PING = 1
+    PONG = 2
+    MULTICAST_PING = 3
+    MULTICAST_PONG = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question whether a link works, or its answer. Not of any ring, so not a `Message`."""
+
+    kind: ProbeKind
+    link: int
+    size: int  # bytes of the whole message, filled up with zeros; an answer has its question's
+    t_ns: int  # the sender's clock
+    echo_ns: int  # in an answer: time of the question
 
 
 Message: TypeAlias = Data | Token | MergeDetect | Join | Leave | Commit | HoldCancel
@@ -205,7 +232,7 @@ def encode_data(m: Data) -> bytes:
     )
 
 
-def decode(data: bytes) -> Message:
+def decode(data: Buffer) -> Message:
     """Decode one message and check it.
 
     Raises:
@@ -223,10 +250,10 @@ def decode(data: bytes) -> Message:
         raise DecodeError(f"unknown message type {kind}")
     if seq > SEQ_MAX:
         raise DecodeError("ring seq over 2^63")
-    return decoder(RingId(seq, representative), data)
+    return decoder(RingId(seq, representative), bytes(data))
 
 
-def _decode_data(data: bytes) -> Data:
+def _decode_data(data: Buffer) -> Data:
     if len(data) < DATA_HEADER.size:
         raise DecodeError("data: shorter than its header")
     _, _, _, rep, ring_seq, seq, originator, guarantee, flags, _, visit = DATA_HEADER.unpack_from(
@@ -234,11 +261,12 @@ def _decode_data(data: bytes) -> Data:
     )
     if guarantee > 3 or not originator or not 0 < seq <= SEQ_MAX or ring_seq > SEQ_MAX:
         raise DecodeError("data: guarantee, originator or seq out of range")
-    return Data(RingId(ring_seq, rep), seq, originator, guarantee, flags, visit, data[36:])
+    ring = _tuple(RingId, (ring_seq, rep))
+    return _tuple(Data, (ring, seq, originator, guarantee, flags, visit, memoryview(data)[36:]))
 
 
-def _header(kind: int, ring: RingId) -> bytes:
-    return HEADER.pack(kind, 0, 0, ring.representative, ring.seq)
+def _header(kind: int, ring: RingId, reserved: int = 0) -> bytes:
+    return HEADER.pack(kind, 0, reserved, ring.representative, ring.seq)
 
 
 def _encode_token(t: Token) -> bytes:
@@ -283,7 +311,8 @@ def _pack_ids(ids: tuple[int, ...]) -> bytes:
 def _encode_join(kind: int) -> Callable[[Join | Leave], bytes]:
     def encode_one(j: Join | Leave) -> bytes:
         body = JOIN.pack(j.boot_epoch, j.max_seq, len(j.proc), len(j.fail))
-        return _header(kind, j.ring) + body + _pack_ids(j.proc) + _pack_ids(j.fail)
+        header = _header(kind, j.ring, j.agreed_on)
+        return header + body + _pack_ids(j.proc) + _pack_ids(j.fail)
 
     return encode_one
 
@@ -292,6 +321,7 @@ def _decode_join(kind: type[Join] | type[Leave]) -> Callable[[RingId, bytes], Jo
     def decode_one(ring: RingId, data: bytes) -> Join | Leave:
         start = HEADER.size + JOIN.size
         _need(data, start, "join")
+        agreed_on = HEADER.unpack_from(data)[2]
         boot_epoch, max_seq, n_proc, n_fail = JOIN.unpack_from(data, HEADER.size)
         proc = _ids(data, start, n_proc, "join")
         fail = _ids(data, start + 4 * n_proc, n_fail, "join")
@@ -299,7 +329,7 @@ def _decode_join(kind: type[Join] | type[Leave]) -> Callable[[RingId, bytes], Jo
             raise DecodeError("join: length does not match the lists")
         if not proc or max_seq > SEQ_MAX or set(proc) == set(fail):
             raise DecodeError("join: lists contradict each other, or seq out of range")
-        return kind(ring, boot_epoch, max_seq, proc, fail)
+        return kind(ring, boot_epoch, max_seq, proc, fail, agreed_on)
 
     return decode_one
 
@@ -401,6 +431,31 @@ def _decode_cancel(ring: RingId, data: bytes) -> HoldCancel:
     if len(data) != HEADER.size:
         raise DecodeError("hold cancel: has a body")
     return HoldCancel(ring)
+
+
+def encode_probe(p: Probe) -> bytes:
+    """Encode one probe."""
+    head = HEADER.pack(TYPE_PROBE, 0, 0, 0, 0)
+    return (head + PROBE.pack(p.kind, p.link, p.size, p.t_ns, p.echo_ns)).ljust(p.size, b"\0")
+
+
+def decode_probe(data: bytes) -> Probe:
+    """Decode one probe and check it.
+
+    Raises:
+        DecodeError: the only exception there is.
+    """
+    _need(data, PROBE_SIZE_MIN, "probe")
+    if data[0] != TYPE_PROBE:
+        raise DecodeError("probe: another type of message")
+    kind, link, size, t_ns, echo_ns = PROBE.unpack_from(data, HEADER.size)
+    if not ProbeKind.PING <= kind <= ProbeKind.MULTICAST_PONG or link >= LINKS_MAX:
+        raise DecodeError("probe: kind or link out of range")
+    if size != len(data):
+        raise DecodeError("probe: length does not match its size")
+    if max(t_ns, echo_ns) > SEQ_MAX:
+        raise DecodeError("probe: time out of range")
+    return Probe(ProbeKind(kind), link, size, t_ns, echo_ns)
 
 
 def _need(data: bytes, size: int, where: str) -> None:

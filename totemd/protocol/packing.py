@@ -20,7 +20,7 @@ HEADER: Final = struct.Struct(">BBHH")  # version, flags, chain, number of segme
 LENGTH_SIZE: Final = 2
 SEGMENTS_MAX: Final = 4096  # per frame
 MESSAGE_SIZE_MAX: Final = (1 << 20) + 1024  # one message with its header
-QUEUE_SIZE_MAX: Final = 64 << 20  # bytes waiting to be sent; more is refused
+QUEUE_SIZE_MAX: Final = 256 << 20  # bytes waiting to be sent; more of an application is refused
 VIEW_SIZE_MIN: Final = 4096  # a shorter segment is copied: it must not keep its frame alive
 SAFE: Final = 3
 AGREED: Final = 2
@@ -28,7 +28,7 @@ AGREED: Final = 2
 
 @dataclass(slots=True)
 class _Waiting:
-    message: bytes
+    message: memoryview
     guarantee: int
     cookie: int  # handed back when the whole message was sent; 0: nobody asks
     offset: int = 0
@@ -66,12 +66,12 @@ class Packer:
         """Queue a message of an application or service."""
         assert len(message) <= MESSAGE_SIZE_MAX, "the door checks the size"
         guarantee = SAFE if guarantee == SAFE else AGREED
-        self._messages.append(_Waiting(message, guarantee, cookie))
+        self._messages.append(_Waiting(memoryview(message), guarantee, cookie))
         self._bytes += len(message)
 
     def submit_sync(self, message: bytes) -> None:
         """Queue a message of the synchronisation: first, and alone while the gate is closed."""
-        self._sync.append(_Waiting(message, AGREED, 0))
+        self._sync.append(_Waiting(memoryview(message), AGREED, 0))
 
     def ring_ended(self) -> None:
         """A new ring begins: close the gate, start a partly sent message again, drop old sync."""
@@ -109,7 +109,7 @@ class Packer:
         flags = FIRST_CONTINUES if queue[0].offset else 0
         room = self._size_max - HEADER.size
         lengths: list[int] = []
-        parts: list[bytes] = []
+        parts: list[memoryview] = []
         while queue and len(lengths) < SEGMENTS_MAX and room > LENGTH_SIZE:
             waiting = queue[0]
             if waiting.guarantee != guarantee:
@@ -155,7 +155,7 @@ class Assembler:
         """A new ring begins: no message continues into it."""
         self._partial.clear()
 
-    def open(self, originator: int, frame: bytes) -> list[bytes | memoryview]:
+    def open(self, originator: int, frame: bytes | memoryview) -> list[bytes | memoryview]:
         """Return the messages that this frame completes."""
         segments = _segments(frame)
         if segments is None:
@@ -181,27 +181,30 @@ class Assembler:
                 self.segments_dropped += 1
                 if middle:
                     return []
+            elif not self._grow(partial, first):
+                if middle:
+                    return []
             elif middle:
-                self._grow(originator, partial, first)
+                self._partial[originator] = partial
                 return []
             else:
-                partial.parts.append(first)
                 segments.insert(0, b"".join(partial.parts))
         if continued:
             last = segments.pop()
             self._partial[originator] = _Partial(chain, [last], len(last))
         return segments
 
-    def _grow(self, originator: int, partial: _Partial, part: bytes | memoryview) -> None:
+    def _grow(self, partial: _Partial, part: bytes | memoryview) -> bool:
+        """Add a segment; False: no sender makes such a message, so it is dropped."""
         partial.parts.append(part)
         partial.size += len(part)
-        if partial.size <= MESSAGE_SIZE_MAX:
-            self._partial[originator] = partial
-        else:
-            self.segments_dropped += len(partial.parts)
+        if len(part) and partial.size <= MESSAGE_SIZE_MAX:
+            return True
+        self.segments_dropped += len(partial.parts)
+        return False
 
 
-def _segments(frame: bytes) -> list[bytes | memoryview] | None:
+def _segments(frame: bytes | memoryview) -> list[bytes | memoryview] | None:
     if len(frame) < HEADER.size:
         return None
     version, _, _, count = HEADER.unpack_from(frame)
@@ -214,7 +217,7 @@ def _segments(frame: bytes) -> list[bytes | memoryview] | None:
     segments: list[bytes | memoryview] = []
     view = memoryview(frame)
     for length in lengths:
-        source = view if length >= VIEW_SIZE_MIN else frame
-        segments.append(source[offset : offset + length])
+        segment = view[offset : offset + length]
+        segments.append(segment if length >= VIEW_SIZE_MIN else bytes(segment))
         offset += length
     return segments

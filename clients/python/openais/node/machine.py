@@ -15,6 +15,9 @@ from typing import Final, TypeAlias
 
 IpInterface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
+HOSTS_FILE: Final = Path("/etc/hosts")
+INTERFACES: Final = Path("/sys/class/net")
+ID_MAX: Final = 0xFFFF_FFFE  # of users and groups
 _NETLINK_ROUTE: Final = 0
 _RTM_NEWADDR: Final = 20
 _RTM_GETADDR: Final = 22
@@ -44,6 +47,9 @@ class Machine:
     user_id: Callable[[str], int | None]
     group_id: Callable[[str], int | None]
     elevated: bool  # the environment is not to be trusted
+    listed: Callable[[str], tuple[str, ...]] = lambda _: ()  # as resolve, from the hosts file only
+    mtu_bytes: Callable[[str], int | None] = lambda _: None  # of the interface of an own address
+    receive_buffer_max_bytes: int | None = None  # of a socket; None: unknown or no limit
 
 
 def this_machine() -> Machine:
@@ -56,12 +62,19 @@ def this_machine() -> Machine:
         _user_id,
         _group_id,
         _elevated(),
+        _listed,
+        _mtu_bytes,
+        _receive_buffer_max_bytes(),
     )
 
 
 def local_addresses() -> tuple[IpInterface, ...]:
     """Ask the kernel for the addresses of all interfaces with their prefix lengths."""
-    found: list[IpInterface] = []
+    return tuple(address for _, address in _indexed_addresses())
+
+
+def _indexed_addresses() -> list[tuple[int, IpInterface]]:
+    found: list[tuple[int, IpInterface]] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as kernel:
         body = _IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         size = _HEADER.size + len(body)
@@ -69,10 +82,10 @@ def local_addresses() -> tuple[IpInterface, ...]:
         for _ in range(_ANSWERS_MAX):
             if _read_answer(kernel.recv(_ANSWER_SIZE_MAX), found):
                 break
-    return tuple(found)
+    return found
 
 
-def _read_answer(data: bytes, found: list[IpInterface]) -> bool:
+def _read_answer(data: bytes, found: list[tuple[int, IpInterface]]) -> bool:
     """Add the addresses of one datagram; True: it was the last one."""
     offset = 0
     while offset + _HEADER.size <= len(data):
@@ -87,8 +100,8 @@ def _read_answer(data: bytes, found: list[IpInterface]) -> bool:
     return False
 
 
-def _address(body: bytes) -> IpInterface | None:
-    _, prefix, _, _, _ = _IFADDRMSG.unpack_from(body)
+def _address(body: bytes) -> tuple[int, IpInterface] | None:
+    _, prefix, _, _, index = _IFADDRMSG.unpack_from(body)
     attributes: dict[int, bytes] = {}
     offset = _IFADDRMSG.size
     while offset + _ATTRIBUTE.size <= len(body):
@@ -100,20 +113,59 @@ def _address(body: bytes) -> IpInterface | None:
     raw = attributes.get(
         _IFA_LOCAL, attributes.get(_IFA_ADDRESS)
     )  # LOCAL differs when peer to peer
-    return None if raw is None else ipaddress.ip_interface((raw, prefix))
+    return None if raw is None else (index, ipaddress.ip_interface((raw, prefix)))
 
 
 def _resolve(name: str) -> tuple[str, ...]:
     try:
         answers = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: an empty or a very long part of the name
         return ()
     return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
+def _listed(name: str) -> tuple[str, ...]:
+    try:
+        lines = HOSTS_FILE.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ()
+    words = [line.partition("#")[0].split() for line in lines]
+    found = [entry[0] for entry in words if name.lower() in map(str.lower, entry[1:])]
+    return tuple(dict.fromkeys(address for address in found if _is_address(address)))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _mtu_bytes(address: str) -> int | None:
+    """Ask the kernel which interface has an address, and for its MTU."""
+    for index, own in _indexed_addresses():
+        if str(own.ip) == address:
+            return _number_in(INTERFACES / socket.if_indextoname(index) / "mtu")
+    return None
+
+
+def _receive_buffer_max_bytes() -> int | None:
+    if os.geteuid() == 0:
+        return None  # may set more than the limit
+    return _number_in(Path("/proc/sys/net/core/rmem_max"))
+
+
+def _number_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
 def _user_id(name: str) -> int | None:
     if name.isascii() and name.isdigit():
-        return int(name)
+        return int(name) if int(name) <= ID_MAX else None
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
@@ -122,7 +174,7 @@ def _user_id(name: str) -> int | None:
 
 def _group_id(name: str) -> int | None:
     if name.isascii() and name.isdigit():
-        return int(name)
+        return int(name) if int(name) <= ID_MAX else None
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

@@ -43,12 +43,13 @@ def loaded(
     environ: Mapping[str, str] | None = None,
     *,
     lenient: bool = False,
+    testing: bool = False,
     machine: Machine = MACHINE,
 ) -> NodeConfig:
     """Load a file with this text."""
     path = folder / "openais.conf"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return load(path, environ or {}, lenient=lenient, machine=machine)
+    return load(path, environ or {}, lenient=lenient, testing=testing, machine=machine)
 
 
 def refused(
@@ -78,3 +79,12 @@ def in_totem(lines: str, interface: str = "") -> str:
 def complained(error: ConfigError, reason: str) -> bool:
     """Tell whether one of the errors ends with a reason."""
     return any(line.endswith(reason) for line in error.errors)
+
+
+def nodelist(count: int) -> str:
+    """Return a nodelist whose first node is this machine; no text for no node."""
+    nodes = [
+        f"node {{\nring0_addr: 192.168.1.{6 + k}\nnodeid: {k}\nname: n{k}\n}}\n"
+        for k in range(1, count + 1)
+    ]
+    return f"nodelist {{\n{''.join(nodes)}}}\n" if count else ""
