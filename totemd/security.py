@@ -28,6 +28,7 @@ GROUP_NAME: Final = b"\0totemd"  # the group of all totemds; names of others can
 CONNECTION: Final = local.ConnectionId(0)  # clients count from 1
 KEY_SIZE: Final = 128
 KEY_TYPE: Final = b"\x10"  # first byte of a message that carries a key to one node
+SECURITY_TYPES: Final = frozenset({seal.HELLO_TYPE, KEY_TYPE})
 SAYS_MAX: Final = 64
 AGREED: Final = 2
 TICK_NS: Final = 1_000_000_000
@@ -129,8 +130,8 @@ class Security:
 
     def message(
         self, data: bytes, sender: int, order: seal.Order, source: str, now_ns: int
-    ) -> bool:
-        """Handle an authentic message that is not the ring's; False: it is not ours either."""
+    ) -> None:
+        """Handle an authentic message of `SECURITY_TYPES`."""
         if data[:1] == seal.HELLO_TYPE:
             own = seal.pack_session(self.sealer.session)
             reply, proved = self._proof.receive(data, sender, own, source, now_ns)
@@ -138,11 +139,8 @@ class Security:
                 self._send(None, self.sealer.pieces(reply))
             if proved is not None and int.from_bytes(proved[:8], "big") == order[0]:
                 self.opener.prove(sender, proved)
-            return True
-        if data[:1] == KEY_TYPE and self.rotation is not None:
+        elif self.rotation is not None:
             self._act(self.rotation.learn(data[1:]))
-            return True
-        return False
 
     def refused(self, source: Address, now_ns: int, *, alone: bool) -> None:
         """Look at what the opener reports after a train.

@@ -32,6 +32,8 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 _ANSWER_SIZE_MAX: Final = 1 << 16
 _ANSWERS_MAX: Final = 1024  # datagrams of one dump
 
+_IFA_F_TENTATIVE: Final = 0x40  # IPv6: not yet known to be unique, so it cannot be bound
+
 _AUXV_ENTRY: Final = struct.Struct("@NN")
 _AT_SECURE: Final = 23
 
@@ -68,13 +70,23 @@ def this_machine() -> Machine:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class OwnAddress:
+    """One address of this machine."""
+
+    address: IpInterface
+    index: int  # of its interface
+    usable: bool
+
+
 def local_addresses() -> tuple[IpInterface, ...]:
-    """Ask the kernel for the addresses of all interfaces with their prefix lengths."""
-    return tuple(address for _, address in _indexed_addresses())
+    """Return the addresses of all interfaces with their prefix lengths."""
+    return tuple(own.address for own in own_addresses())
 
 
-def _indexed_addresses() -> list[tuple[int, IpInterface]]:
-    found: list[tuple[int, IpInterface]] = []
+def own_addresses() -> list[OwnAddress]:
+    """Ask the kernel for the addresses of all interfaces."""
+    found: list[OwnAddress] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as kernel:
         body = _IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         size = _HEADER.size + len(body)
@@ -85,7 +97,7 @@ def _indexed_addresses() -> list[tuple[int, IpInterface]]:
     return found
 
 
-def _read_answer(data: bytes, found: list[tuple[int, IpInterface]]) -> bool:
+def _read_answer(data: bytes, found: list[OwnAddress]) -> bool:
     """Add the addresses of one datagram; True: it was the last one."""
     offset = 0
     while offset + _HEADER.size <= len(data):
@@ -100,8 +112,8 @@ def _read_answer(data: bytes, found: list[tuple[int, IpInterface]]) -> bool:
     return False
 
 
-def _address(body: bytes) -> tuple[int, IpInterface] | None:
-    _, prefix, _, _, index = _IFADDRMSG.unpack_from(body)
+def _address(body: bytes) -> OwnAddress | None:
+    _, prefix, flags, _, index = _IFADDRMSG.unpack_from(body)
     attributes: dict[int, bytes] = {}
     offset = _IFADDRMSG.size
     while offset + _ATTRIBUTE.size <= len(body):
@@ -113,7 +125,10 @@ def _address(body: bytes) -> tuple[int, IpInterface] | None:
     raw = attributes.get(
         _IFA_LOCAL, attributes.get(_IFA_ADDRESS)
     )  # LOCAL differs when peer to peer
-    return None if raw is None else (index, ipaddress.ip_interface((raw, prefix)))
+    if raw is None:
+        return None
+    usable = not flags & _IFA_F_TENTATIVE
+    return OwnAddress(ipaddress.ip_interface((raw, prefix)), index, usable)
 
 
 def _resolve(name: str) -> tuple[str, ...]:
@@ -144,9 +159,9 @@ def _is_address(text: str) -> bool:
 
 def _mtu_bytes(address: str) -> int | None:
     """Ask the kernel which interface has an address, and for its MTU."""
-    for index, own in _indexed_addresses():
-        if str(own.ip) == address:
-            return _number_in(INTERFACES / socket.if_indextoname(index) / "mtu")
+    for own in own_addresses():
+        if str(own.address.ip) == address:
+            return _number_in(INTERFACES / socket.if_indextoname(own.index) / "mtu")
     return None
 
 
