@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final
 
 from openais.node.config import NodeConfig
 from openais.node.exits import Exit, ExitError
+from totemd import keyfile
 from totemd.protocol import messages
 from totemd.protocol.links import LinkParameters, Mode
 from totemd.protocol.parameters import (
@@ -52,7 +54,7 @@ def parameters(config: NodeConfig) -> RingParameters:
         miss_count=t.miss_count_const,
         heartbeat_failures_allowed=t.heartbeat_failures_allowed,
         max_network_delay_ns=t.max_network_delay_ms * MS,
-        token_warning_percent=t.token_warning_percent,
+        token_warning_percent=t.token_warning_percent % 100,  # 100: never, it is lost then
         send_join_ns=t.send_join_ms * MS,
         cancel_token_hold_on_retransmit=t.cancel_token_hold_on_retransmit,
         flow=Flow(t.flow),
@@ -135,3 +137,28 @@ def seat_limits(config: NodeConfig) -> SeatLimits:
     """Return what is kept for a service that was killed."""
     memory = config.service_memory
     return SeatLimits(memory.log_bytes_max, memory.service_grace_ms * MS)
+
+
+def check_parameters(config: NodeConfig) -> None:
+    """Check the constants of the ring.
+
+    Raises:
+        ExitError: status 8.
+    """
+    parameters(config)
+
+
+def check_keys(config: NodeConfig) -> None:
+    """Check the key files.
+
+    Raises:
+        ExitError: status 10.
+    """
+    totem = config.totem
+    if totem.secauth:
+        own = () if totem.key_text else (totem.key_file,)
+        for path in (*own, *totem.key_accept):
+            keyfile.read(path)
+
+
+CHECKS: Final = (check_parameters, check_keys)  # of a start, for those who only test it

@@ -55,7 +55,6 @@ from totemd.writer import Writer, WriterLostError
 SLEEP_MAX_MS: Final = 1000
 PROBE: Final = bytes((messages.TYPE_PROBE,))  # first byte of such a message
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
-PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
 HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
 DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
@@ -96,6 +95,7 @@ class Daemon:
             self._poller,
             time.monotonic_ns(),
         )
+        privileges.apply(config.system)  # before the threads of ZeroMQ, which inherit it
         self._context: Final = zmq.Context()
         server = IpcServer(
             self._context,
@@ -113,12 +113,13 @@ class Daemon:
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
         self._retired = False
+        self._gap: Final = Gap()
+        self._pause_ns: Final = config.totem.runtime_token_ms * MS // 2
         self._peers_saved_ns = time.monotonic_ns()
 
     def run(self) -> None:
         """Serve until told to stop; then leave the ring in order."""
         self._signals()
-        privileges.apply(self.config.system)
         privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
@@ -132,6 +133,7 @@ class Daemon:
             version=__version__,
             pid=os.getpid(),
         )
+        self._gap.measure(time.monotonic_ns(), 0)
         self._perform(self.node.start(time.monotonic_ns()))
         try:
             while not self._retired:
@@ -142,13 +144,12 @@ class Daemon:
         _LOG.info("stopped", node=self.node_id)
 
     def _turn(self, server: IpcServer) -> None:
-        before_ns = time.monotonic_ns()
-        timeout_ms = self._timeout_ms(before_ns)
+        began_ns = time.monotonic_ns()
+        timeout_ms = self._timeout_ms(began_ns)
         ready = self._poller.poll(timeout_ms)
-        now_ns = time.monotonic_ns()
-        late_ns = now_ns - before_ns - timeout_ms * MS
-        if late_ns > PAUSE_NS:
-            self._perform(self.node.pause(late_ns, now_ns))
+        gap_ns = self._gap.measure(began_ns, timeout_ms * MS)
+        if gap_ns > self._pause_ns:
+            self._paused(gap_ns)
         descriptors = {fd for fd, _ in ready if isinstance(fd, int)}
         if descriptors:
             server.noticed(descriptors)
@@ -165,6 +166,13 @@ class Daemon:
         if self._stopping and self.node.ring.leave_copies is None:
             self._perform(self.node.leave(time.monotonic_ns()))
 
+    def _paused(self, gap_ns: int) -> None:
+        """Tell the core; after a token timeout, what waits is of a ring that has gone on."""
+        now_ns = time.monotonic_ns()
+        if gap_ns >= self.node.ring.token_loss_ns:
+            self._network.drop_waiting()
+        self._perform(self.node.pause(gap_ns, now_ns))
+
     def _timeout_ms(self, now_ns: int) -> int:
         if self._port.server.pending:
             return 1
@@ -173,8 +181,11 @@ class Daemon:
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
     def _receive(self) -> None:
-        for link, train in self._network.receive():
+        for link, train in self._network.receive(self._token_first):
             self._train(link, *train)
+
+    def _token_first(self) -> bool:
+        return self.node.ring.token_first
 
     def _train(self, link: int, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
@@ -353,6 +364,28 @@ class Daemon:
 LOUD_CAUSES: Final = frozenset(
     {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
 )
+
+
+class Gap:
+    """Measures for how long the loop did not run: not scheduled, or the machine was suspended."""
+
+    def __init__(self) -> None:
+        self._awake_ns = time.monotonic_ns()
+        self._boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def measure(self, began_ns: int, timeout_ns: int) -> int:
+        """Return for how long nothing was read since the last call, wanted sleep aside.
+
+        Args:
+            began_ns: when the wait began that is over now.
+            timeout_ns: how long it was to last at the most.
+        """
+        now_ns, boot_ns = time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        busy_ns = began_ns - self._awake_ns
+        late_ns = now_ns - began_ns - timeout_ns
+        suspended_ns = boot_ns - self._boot_ns - (now_ns - self._awake_ns)
+        self._awake_ns, self._boot_ns = now_ns, boot_ns
+        return busy_ns + max(late_ns, 0) + suspended_ns
 
 
 class DigestLog:

@@ -61,6 +61,7 @@ class Stats:
 
     tokens_received: int = 0
     tokens_duplicate: int = 0
+    tokens_astray: int = 0
     tokens_sent_again: int = 0
     tokens_lost: int = 0
     tokens_late: int = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from openais import errors
-from openais.groups import GroupConnection, known_guarantee
+from openais.portconnection import PortConnection, known_guarantee
 from openais.wire import port as wire
 from openais.wire.codec import DecodeError, unpack_bundle
 from openais.wire.port import ConfigurationKind, Guarantee, RingId
@@ -72,8 +72,8 @@ def group_key(call: str, group: str | bytes) -> bytes:
     return name.ljust(wire.EVS_KEY_SIZE, b"\0")
 
 
-class EvsConnection(GroupConnection):
-    """One connection of EVS; any thread. Arguments as `GroupConnection`."""
+class EvsConnection(PortConnection):
+    """One connection of EVS; any thread. Arguments as `PortConnection`."""
 
     KIND: ClassVar = wire.Kind.EVS
     NAME: ClassVar = "evs"
@@ -106,7 +106,7 @@ class EvsConnection(GroupConnection):
             for key in keys:
                 self._joined.pop(key, None)
 
-    def ring_membership(self, delivered: ConfigurationChange | None) -> Membership:
+    def membership(self, delivered: ConfigurationChange | None) -> Membership:
         """Return the members of a configuration; None: of the first one."""
         self.check("evs.membership")
         current = delivered or self.first
@@ -162,7 +162,7 @@ class EvsConnection(GroupConnection):
     ) -> Any:
         return wire.EvsMulticast(request, target.guarantee, target.keys, data)
 
-    def _other(self, message: Any) -> None:
+    def _message(self, message: Any) -> None:
         match message:
             case wire.EvsDelivered(node_id, payload):
                 try:
@@ -177,4 +177,4 @@ class EvsConnection(GroupConnection):
                     self._outcome()
                 self._event([change], 0)
             case _:
-                pass  # for seats
+                super()._message(message)

@@ -20,8 +20,8 @@ from openais.configurations import (
     group_key,
 )
 from openais.groupclient import TIMEOUT_S, GroupClient
-from openais.groups import MESSAGE_SIZE_MAX
 from openais.handle import DispatchFlags
+from openais.portconnection import MESSAGE_SIZE_MAX
 from openais.wire import port as wire
 from openais.wire.port import ConfigurationKind, Guarantee, RingId
 
@@ -143,4 +143,4 @@ class Evs(GroupClient):
 
     def membership(self) -> Membership:
         """Return the nodes of the last regular configuration that this handle was told."""
-        return self._connection.ring_membership(self._delivered)
+        return self._connection.membership(self._delivered)

@@ -70,4 +70,4 @@ class Evs(GroupClient[Event]):
 
     def membership(self) -> Membership:
         """Return the nodes of the last regular configuration that the iteration gave out."""
-        return self._evs.ring_membership(self._delivered)
+        return self._evs.membership(self._delivered)

@@ -15,6 +15,9 @@ from typing import Final, TypeAlias
 
 IpInterface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
+HOSTS_FILE: Final = Path("/etc/hosts")
+INTERFACES: Final = Path("/sys/class/net")
+ID_MAX: Final = 0xFFFF_FFFE  # of users and groups
 _NETLINK_ROUTE: Final = 0
 _RTM_NEWADDR: Final = 20
 _RTM_GETADDR: Final = 22
@@ -46,6 +49,9 @@ class Machine:
     user_id: Callable[[str], int | None]
     group_id: Callable[[str], int | None]
     elevated: bool  # the environment is not to be trusted
+    listed: Callable[[str], tuple[str, ...]] = lambda _: ()  # as resolve, from the hosts file only
+    mtu_bytes: Callable[[str], int | None] = lambda _: None  # of the interface of an own address
+    receive_buffer_max_bytes: int | None = None  # of a socket; None: unknown or no limit
 
 
 def this_machine() -> Machine:
@@ -58,6 +64,9 @@ def this_machine() -> Machine:
         _user_id,
         _group_id,
         _elevated(),
+        _listed,
+        _mtu_bytes,
+        _receive_buffer_max_bytes(),
     )
 
 
@@ -125,14 +134,53 @@ def _address(body: bytes) -> OwnAddress | None:
 def _resolve(name: str) -> tuple[str, ...]:
     try:
         answers = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: an empty or a very long part of the name
         return ()
     return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
+def _listed(name: str) -> tuple[str, ...]:
+    try:
+        lines = HOSTS_FILE.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ()
+    words = [line.partition("#")[0].split() for line in lines]
+    found = [entry[0] for entry in words if name.lower() in map(str.lower, entry[1:])]
+    return tuple(dict.fromkeys(address for address in found if _is_address(address)))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _mtu_bytes(address: str) -> int | None:
+    """Ask the kernel which interface has an address, and for its MTU."""
+    for own in own_addresses():
+        if str(own.address.ip) == address:
+            return _number_in(INTERFACES / socket.if_indextoname(own.index) / "mtu")
+    return None
+
+
+def _receive_buffer_max_bytes() -> int | None:
+    if os.geteuid() == 0:
+        return None  # may set more than the limit
+    return _number_in(Path("/proc/sys/net/core/rmem_max"))
+
+
+def _number_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
 def _user_id(name: str) -> int | None:
     if name.isascii() and name.isdigit():
-        return int(name)
+        return int(name) if int(name) <= ID_MAX else None
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
@@ -141,7 +189,7 @@ def _user_id(name: str) -> int | None:
 
 def _group_id(name: str) -> int | None:
     if name.isascii() and name.isdigit():
-        return int(name)
+        return int(name) if int(name) <= ID_MAX else None
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

@@ -33,7 +33,7 @@ from openais.node.values import (
 
 WINDOW_MAX: Final = 512  # messages
 BLOCK_DATAGRAMS_MAX: Final = 44  # what the kernel takes at once, at the usual MTU
-NODES_MAX: Final = 512
+NODES_MAX: Final = 255  # what the ring's messages can name
 _timeout = milliseconds(TIMEOUT_MIN_MS, DAY_MS)
 
 _IDENTITY: Final = (
@@ -463,7 +463,16 @@ _PREDECESSORS: Final = (
         treatment=Treatment.FOREIGN,
         meaning="predecessors' cipher; `sober` is an error",
     ),
-    *foreign("crypto_hash", "crypto_model", "crypto_accept"),
+    *foreign(
+        "crypto_hash",
+        "crypto_model",
+        "crypto_accept",
+        "knet_pmtud_interval",
+        "knet_mtu",
+        "knet_compression_model",
+        "knet_compression_threshold",
+        "knet_compression_level",
+    ),
     Directive(
         "threads", integer(0, 64), treatment=Treatment.FOREIGN, harmless=("0",), meaning="threads"
     ),

@@ -51,7 +51,7 @@ def test_cfg_001_the_minimal_file_has_the_defaults_of_the_table(tmp_path: Path) 
     assert config.interfaces[0].multicast_port == 5405
     assert config.system.run_dir == Path("/run/ais")
     assert config.ipc.mode == 0o660
-    assert config.services.names == ("clm", "ckpt", "cpg")
+    assert config.services.names == ("clm", "ckpt", "cpg", "evs")
     assert config.warnings == ()
 
 
@@ -455,9 +455,9 @@ def test_subsystems_have_their_own_debug_level_and_unknown_ones_a_warning(
         "logger {\nident: NOPE\ntags: enter\n}\n}\n"
     )
     config = loaded(tmp_path, text)
-    assert [(s.name, s.debug) for s in config.logging.subsystems] == [
+    assert [(s.name, s.logging.debug) for s in config.logging.subsystems] == [
         ("CKPT", "on"),
-        ("NOPE", "off"),
+        ("NOPE", "trace"),
     ]
     assert any('"NOPE" is no subsystem' in warning for warning in config.warnings)
 
