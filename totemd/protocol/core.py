@@ -12,8 +12,6 @@ from typing import Final, Protocol
 
 from totemd.protocol.effects import (
     Cause,
-    Configuration,
-    ConfigurationKind,
     Effect,
     Moved,
     Multicast,
@@ -145,6 +143,8 @@ class Core:
         self.obligations: frozenset[int] = frozenset()
         self.received = False
         self.high_delivered_floor = 0
+        self.gather_cause = Cause.BOOT  # why the installed ring ended
+        self.gather_began_ns = 0
         self.leave_copies: int | None = None  # None: not leaving
         self.leave_deadline_ns = 0
 
@@ -281,19 +281,6 @@ class Core:
         """Stop sending the token again: there is evidence that the next member has it."""
         self.timers.cancel(TOKEN_RETRANSMIT)
         self.evidence_above = NEVER
-
-    def configuration(
-        self,
-        kind: ConfigurationKind,
-        ring: RingId,
-        members: tuple[int, ...],
-        *,
-        old_ring: RingId | None,
-        left: tuple[int, ...] = (),
-        joined: tuple[int, ...] = (),
-    ) -> None:
-        """Deliver a configuration."""
-        self.emit(Configuration(kind, ring, members, old_ring, left, joined))
 
     # What the parts use of each other
 

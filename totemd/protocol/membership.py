@@ -62,7 +62,6 @@ class Membership(Recovery):
         self.hears_me: Final[set[int]] = set()  # who listed this node in its newest join
         self.timed_out_ns = 0
         self.timed_out_in_a_row = 0
-        self.gather_began_ns = 0
         # Nodes that fail each other begin no ring at once: while the joins that led to it are on
         # the way, each new ring would break again, and the joins never end.
         self.accused_until_ns = 0
@@ -83,7 +82,8 @@ class Membership(Recovery):
             self.proc = set(self.ring_members)
             self.fail &= self.left_cleanly
         begins = self.state is not GATHER or cause is Cause.BOOT
-        if self.state is OPERATIONAL:
+        if self.state is OPERATIONAL or cause is Cause.BOOT:
+            self.gather_cause = cause
             self.gather_began_ns = self.now_ns
         if begins:
             self.hear_anew()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from totemd.protocol.core import GATHER, OPERATIONAL, FrameSource, Order
-from totemd.protocol.effects import Cause, ConfigurationKind, Effect, State
+from totemd.protocol.effects import Cause, Configuration, ConfigurationKind, Effect, State
 from totemd.protocol.membership import LEAVE_COPIES, LEAVE_DRAIN_NS, STARVED_NS, Membership
 from totemd.protocol.messages import (
     Commit,
@@ -58,9 +58,8 @@ class Ring(Membership):
     def start(self, now_ns: int) -> list[Effect]:
         """Deliver the boot configuration, this node alone, and look for others."""
         self.now_ns = self.booted_ns = now_ns
-        self.configuration(
-            ConfigurationKind.REGULAR, self.installed_ring, (self.me,), old_ring=None
-        )
+        ring, members = self.installed_ring, self.installed_members
+        self.emit(Configuration(ConfigurationKind.REGULAR, ring, members, None, (), ()))
         self.gather(Cause.BOOT)
         return self._finish()
 

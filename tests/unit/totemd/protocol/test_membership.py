@@ -294,6 +294,19 @@ def test_a_node_fails_neither_itself_nor_a_stranger(node: int) -> None:
     assert effects == []
 
 
+def test_a_new_ring_tells_why_the_old_one_ended_and_who_went_without_a_word() -> None:
+    rings = Rings(1, 2, 3).form()
+    rings.do(3, rings.rings[3].leave(rings.now_ns))
+    rings.until(lambda: rings.one_ring(1, 2))
+    left = rings.all(1, Configuration)[-1]
+    assert (left.failed, left.cause) == ((), Cause.LEAVE)
+    rings.rings.pop(2)
+    rings.until(lambda: rings.one_ring(1))
+    died = rings.all(1, Configuration)[-1]
+    assert (died.failed, died.cause) == ((2,), Cause.TOKEN_LOST)
+    assert 299 * MS < died.took_ns < 310 * MS
+
+
 # Commit tokens
 
 
