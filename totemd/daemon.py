@@ -43,6 +43,8 @@ from totemd.store import Store
 from totemd.udp import Address, RingSockets
 
 SLEEP_MAX_MS: Final = 1000
+BLOCK_DATAGRAMS: Final = 8  # of one full frame
+DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
 PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
@@ -88,10 +90,20 @@ def parameters(config: NodeConfig) -> RingParameters:
 
 
 def payload_size_max(config: NodeConfig) -> int:
-    """Return the bytes of one frame for the configured MTU."""
+    """Return the bytes of one frame: with its header it fills a sealed block exactly.
+
+    A recovery puts a second header before it: one datagram more. Where every datagram is sealed
+    on its own, room for that header is kept free instead.
+    """
+    header = messages.DATA_HEADER.size
+    size = seal.block_size_max(_datagram_size(config), BLOCK_DATAGRAMS) - header
+    return size if BLOCK_DATAGRAMS > 1 else size - header
+
+
+def _datagram_size(config: NodeConfig) -> int:
     ipv6 = ":" in config.interfaces[0].bind_address
     overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
-    return messages.payload_size_max(config.totem.netmtu_bytes, overhead)
+    return config.totem.netmtu_bytes - overhead
 
 
 class Daemon:
@@ -112,7 +124,7 @@ class Daemon:
             payload_size_max(config),
             SeatLimits(),
         )
-        self._sealer = seal.Sealer(key, algorithm, self.node_id, self._store.new_session())
+        self._sealer = self._new_sealer()
         self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
         self._sockets: Final = RingSockets(
             config.interfaces[0],
@@ -133,7 +145,7 @@ class Daemon:
         self._port: Final = Port(server, self.node, self.status)
         self._poller: Final = zmq.Poller()
         self._digests: Final = DigestLog()
-        self._dropped: Final[dict[str, int]] = {}
+        self._messages_malformed = 0
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
         self._retired = False
@@ -167,18 +179,20 @@ class Daemon:
     def _turn(self, server: IpcServer) -> None:
         before_ns = time.monotonic_ns()
         timeout_ms = self._timeout_ms(before_ns)
-        ready = {fd for fd, _ in self._poller.poll(timeout_ms) if isinstance(fd, int)}
+        ready = self._poller.poll(timeout_ms)
         now_ns = time.monotonic_ns()
         late_ns = now_ns - before_ns - timeout_ms * MS
         if late_ns > PAUSE_NS:
             self._perform(self.node.pause(late_ns, now_ns))
-        if ready:
-            server.noticed(ready)
-            if self._wake_fd.fileno() in ready:
+        descriptors = {fd for fd, _ in ready if isinstance(fd, int)}
+        if descriptors:
+            server.noticed(descriptors)
+            if self._wake_fd.fileno() in descriptors:
                 self._wake_fd.recv(64)
             self._network()
-        for effects in self._port.receive(time.monotonic_ns()):
-            self._perform(effects)
+        if len(ready) > len(descriptors) or server.pending:
+            for effects in self._port.receive(time.monotonic_ns()):
+                self._perform(effects)
         self._expire()
         server.flush()
         if self._stopping and self.node.ring.leave_copies is None:
@@ -193,29 +207,27 @@ class Daemon:
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
     def _network(self) -> None:
+        """Read data before the token: it was sent before it."""
         for s in (self._sockets.data, self._sockets.token):
-            for datagram, source in self._sockets.receive(s):
-                self._datagram(datagram, source)
+            budget = DATAGRAMS_PER_WAKE
+            while budget > 0 and (train := self._sockets.receive(s)) is not None:
+                budget -= 1 + len(train[0]) // max(train[1], 1)
+                self._train(*train)
 
-    def _datagram(self, datagram: bytes, source: Address) -> None:
+    def _train(self, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
-        try:
-            sender, order, data = self._opener.open(datagram, source[0], now_ns)
-            message = messages.decode(data)
-        except seal.SealError as error:
-            self._count_dropped(error.rule)
-            if error.rule == seal.DIGEST:
-                self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
-            return
-        except messages.DecodeError as error:
-            self._count_dropped("malformed")
-            _LOG.debug("message_malformed", address=source[0], rule=str(error))
-            return
-        self._sockets.learn(sender, source)
-        self._perform(self.node.receive(message, sender, order, now_ns))
-
-    def _count_dropped(self, rule: str) -> None:
-        self._dropped[rule] = self._dropped.get(rule, 0) + 1
+        for sender, order, data in self._opener.open_train(buffer, size, source[0], now_ns):
+            try:
+                message = messages.decode(data)
+            except messages.DecodeError as error:
+                self._messages_malformed += 1
+                _LOG.debug("message_malformed", address=source[0], rule=str(error))
+                continue
+            self._sockets.learn(sender, source)
+            self._perform(self.node.receive(message, sender, order, now_ns))
+        if self._opener.digest_failures:
+            self._opener.digest_failures.clear()
+            self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
 
     def _expire(self) -> None:
         now_ns = time.monotonic_ns()
@@ -226,20 +238,32 @@ class Daemon:
             self._peers_saved_ns = now_ns
             self._store.save_peer_sessions(self._opener.sessions())
             if self._sealer.worn:
-                session = self._store.new_session()
-                self._sealer = seal.Sealer(self._key, self._algorithm, self.node_id, session)
+                self._sealer = self._new_sealer()
+
+    def _new_sealer(self) -> seal.Sealer:
+        session = self._store.new_session()
+        size = _datagram_size(self.config)
+        return seal.Sealer(self._key, self._algorithm, self.node_id, session, size)
 
     def _perform(self, effects: list[Effect]) -> None:
+        """Perform in order; multicasts that follow each other share system calls."""
+        datagrams: list[bytes] = []
         for effect in effects:
-            if isinstance(effect, Tell):
+            if isinstance(effect, Multicast):
+                datagrams += self._sealer.seal(messages.encode(effect.message))
+            elif isinstance(effect, Tell):
                 self._port.tell(effect)
-            elif isinstance(effect, Multicast):
-                self._sockets.multicast(self._sealer.seal(messages.encode(effect.message)))
-            elif isinstance(effect, Unicast):
-                datagram = self._sealer.seal(messages.encode(effect.message))
-                self._sockets.unicast(effect.node_id, datagram)
             else:
-                self._perform_rare(effect)
+                if datagrams:
+                    self._sockets.multicast(datagrams)
+                    datagrams = []
+                if isinstance(effect, Unicast):
+                    sealed = self._sealer.seal(messages.encode(effect.message))
+                    self._sockets.unicast(effect.node_id, sealed)
+                else:
+                    self._perform_rare(effect)
+        if datagrams:
+            self._sockets.multicast(datagrams)
 
     def _perform_rare(self, effect: Effect) -> None:
         match effect:
@@ -283,7 +307,10 @@ class Daemon:
         counters: dict[str, int] = {}
         for stats in (ring.stats, node.stats, self._sockets.stats, self._port.server.stats):
             counters |= dataclasses.asdict(stats)
-        for rule, count in self._dropped.items():
+        for rule, count in {
+            **self._opener.failures,
+            "malformed": self._messages_malformed,
+        }.items():
             counters[f"datagrams_dropped_{rule.replace(' ', '_')}"] = count
         gate_open = node.packer.gate_open and ring.state is State.OPERATIONAL
         return {

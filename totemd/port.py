@@ -12,7 +12,7 @@ from typing import Any, Final
 from openais.node.ipc import IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
-from openais.wire.codec import DecodeError
+from openais.wire.codec import Buffer, DecodeError
 from openais.wire.status import Status
 from totemd.protocol import local
 from totemd.protocol.node import WINDOW_BYTES, WINDOW_MESSAGES, Effect, Node
@@ -45,21 +45,20 @@ class Port:
         must not be served further.
         """
         for client, messages in self.server.receive():
-            for data in messages:
+            for message in wire.TABLE.take(messages):
                 if self.server.connected(client):
-                    yield self._message(client, data, now_ns)
+                    yield self._message(client, message, now_ns)
         for client, _ in self.server.closed():
             if self._attached.pop(client, None) is not None:
                 yield self._node.disconnected(local.ConnectionId(client), now_ns)
 
-    def _message(self, client: int, data: bytes, now_ns: int) -> list[Effect]:
-        try:
-            message = wire.TABLE.decode(data)
-        except DecodeError as error:
+    def _message(self, client: int, message: object, now_ns: int) -> list[Effect]:
+        if isinstance(message, DecodeError):
             self.messages_malformed += 1
             if self.messages_malformed & (self.messages_malformed - 1) == 0:
-                _LOG.warning("message_malformed", pid=self.server.peer(client).pid, rule=str(error))
-            self._send(client, wire.Refused(0, Status.ERR_INVALID_PARAM, str(error)[:200]))
+                pid = self.server.peer(client).pid
+                _LOG.warning("message_malformed", pid=pid, rule=str(message))
+            self._send(client, wire.Refused(0, Status.ERR_INVALID_PARAM, str(message)[:200]))
             return []
         if isinstance(message, wire.StatusQuery):
             report = json.dumps(self._status())
@@ -132,16 +131,21 @@ class Port:
     def tell(self, effect: local.Tell) -> None:
         """Send one event of the core to its connection."""
         event = effect.event
-        if type(event) is local.Delivered:
-            message: object = wire.Delivered(event.index, event.node_id, event.pid, event.payload)
+        elements: list[Buffer] = []
+        if isinstance(event, local.Delivered):
+            wire.TABLE.put(
+                wire.Delivered(event.index, event.node_id, event.pid, event.payload), elements
+            )
+        elif isinstance(event, local.DeliveredOwn):
+            wire.TABLE.put(wire.DeliveredOwn(event.index, event.request), elements)
         else:
-            message = self._event(event)
-        self.server.send(effect.connection, wire.TABLE.encode(message))
+            wire.TABLE.put(self._event(event), elements)
+        self.server.send(effect.connection, *elements)
         if isinstance(event, local.Refused) and event.request == 0:
             self._attached.pop(effect.connection, None)
             self.server.drop(effect.connection)
 
-    def _event(self, event: local.Event) -> object:
+    def _event(self, event: local.RareEvent) -> object:
         match event:
             case local.Attached(history, index, resumed):
                 return wire.Attached(
@@ -167,8 +171,6 @@ class Port:
                 return wire.CaughtUp(index)
             case local.SnapshotWanted(log_bytes):
                 return wire.SnapshotWanted(log_bytes)
-            case local.Delivered():
-                return wire.Delivered(event.index, event.node_id, event.pid, event.payload)
 
     def drop(self, effect: local.Drop) -> None:
         """Close a connection whose place somebody else has taken."""

@@ -1,8 +1,9 @@
-"""Encrypt, authenticate and number datagrams; reject replays. Bytes in, bytes out, no IO.
+"""Encrypt, authenticate and number messages as datagrams; reject replays. Bytes only, no IO.
 
 One key per sender session (HKDF-SHA256 of the cluster key, the algorithm, the node and the
 session), a nonce that is a counter: because a session is new for each life of a process, no nonce
-is ever used twice with one key.
+is ever used twice with one key. A message too long for one datagram is sealed once, as a block,
+and cut into slices (docs/design/sealed-blocks.md).
 """
 
 from __future__ import annotations
@@ -10,41 +11,48 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from dataclasses import dataclass
-from typing import Final
+from array import array
+from collections.abc import Sequence
+from typing import Final, Protocol, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from totemd.partial import Partials, bytes_max
+
 LABEL: Final = b"openais-totem-v1"
 FORMAT: Final = 1
-HEADER: Final = struct.Struct(">BBHIQ4sQ")  # format algorithm keyid node session random counter
+FORMAT_BLOCK: Final = 2
+HEADER: Final = struct.Struct(">BBHI12sQ")  # format algorithm keyid node session counter
+HEADER_SIZE: Final = 28
+SLICE_HEADER_SIZE: Final = HEADER_SIZE + 2  # and index, count
 TAG_SIZE: Final = 16
+BLOCK_DATAGRAMS_MAX: Final = 44  # with an MTU of 1500 they are one send of 64 KiB
 NONE: Final = 0
 AES_256_GCM: Final = 1
 CHACHA20_POLY1305: Final = 2
 ALGORITHMS: Final = {"none": NONE, "aes256gcm": AES_256_GCM, "chacha20poly1305": CHACHA20_POLY1305}
-COUNTER_MAX: Final = 1 << 32  # datagrams of one session
+COUNTER_MAX: Final = 1 << 32  # sealed units of one session
 WINDOW: Final = 1024  # counters behind the highest that are still accepted, once each
 SESSIONS_PER_NODE: Final = 2
 NODES_MAX: Final = 1024
 UNKNOWN_PER_SECOND: Final = 100  # keys derived for unknown sessions, per source
 SOURCES_MAX: Final = 1024
-_WINDOW_MASK: Final = (1 << WINDOW) - 1
-assert HEADER.size == 28
+DIGEST_REPORTS_MAX: Final = 64
+_SESSION: Final = struct.Struct(">Q4s")
+_STREAM: Final = slice(1, 20)  # of the header: all but format and counter
+_NODE: Final = slice(4, 8)
+_COUNTER: Final = slice(20, 28)
+_FORMATS: Final = (FORMAT, FORMAT_BLOCK)
+_NONCE_HEAD: Final = b"\0\0\0\0"
+assert HEADER.size == HEADER_SIZE
 
 Session = tuple[int, bytes]  # start in microseconds, 4 random bytes
-
-
-class SealError(Exception):
-    """A datagram is not to be trusted: ``rule`` is one of the reasons below."""
-
-    def __init__(self, rule: str) -> None:
-        super().__init__(rule)
-        self.rule = rule
-
+Order: TypeAlias = tuple[int, int]  # session start, counter: grows with each message of a sender
+Opened: TypeAlias = tuple[int, Order, bytes]  # sender, order, message
+Buffer: TypeAlias = bytes | memoryview
 
 SHORT: Final = "short"
 FOREIGN_FORMAT: Final = "format"
@@ -53,6 +61,8 @@ OWN: Final = "own"
 REPLAY: Final = "replay"
 STALE: Final = "stale session"
 LIMIT: Final = "too many unknown sessions"
+INCOMPLETE: Final = "incomplete block"
+RULES: Final = (SHORT, FOREIGN_FORMAT, DIGEST, OWN, REPLAY, STALE, LIMIT, INCOMPLETE)
 
 
 def _expand(prk: bytes, info: bytes, size: int) -> bytes:
@@ -77,9 +87,9 @@ class ClusterKey:
         self._prk = _extract(salt, key)
         self.key_id: Final = int.from_bytes(_expand(self._prk, b"keyid", 2), "big")
 
-    def packet_key(self, algorithm: int, node_id: int, session: Session) -> bytes:
+    def packet_key(self, algorithm: int, node_id: int, session: bytes) -> bytes:
         """Derive the key of one sender session."""
-        info = b"totem" + struct.pack(">BIQ4s", algorithm, node_id, *session)
+        info = b"totem" + struct.pack(">BI", algorithm, node_id) + session
         return _expand(self._prk, info, 32)
 
 
@@ -87,8 +97,35 @@ def _extract(salt: bytes, key: bytes) -> bytes:
     return hmac.new(salt, key, hashlib.sha256).digest()
 
 
-def _cipher(algorithm: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
-    return AESGCM(key) if algorithm == AES_256_GCM else ChaCha20Poly1305(key)
+class _Cipher(Protocol):
+    def encrypt(self, nonce: bytes, data: Buffer, associated_data: bytes, /) -> bytes: ...
+    def decrypt(self, nonce: bytes, data: Buffer, associated_data: bytes, /) -> bytes: ...
+
+
+class _Plain:
+    """Algorithm NONE: neither encrypts nor authenticates."""
+
+    def encrypt(self, _nonce: bytes, data: Buffer, _associated_data: bytes, /) -> bytes:
+        return bytes(data)
+
+    def decrypt(self, _nonce: bytes, data: Buffer, _associated_data: bytes, /) -> bytes:
+        return bytes(data)
+
+
+def _cipher(key: ClusterKey | None, algorithm: int, node_id: int, session: bytes) -> _Cipher:
+    assert (key is None) == (algorithm == NONE)
+    if key is None:
+        return _Plain()
+    packet_key = key.packet_key(algorithm, node_id, session)
+    return AESGCM(packet_key) if algorithm == AES_256_GCM else ChaCha20Poly1305(packet_key)
+
+
+def block_size_max(datagram_size: int, datagrams: int) -> int:
+    """Return the bytes of a message that fill so many datagrams, sealed as one block."""
+    assert 1 <= datagrams <= BLOCK_DATAGRAMS_MAX
+    if datagrams == 1:
+        return datagram_size - HEADER_SIZE - TAG_SIZE
+    return datagrams * (datagram_size - SLICE_HEADER_SIZE) - TAG_SIZE
 
 
 class Sealer:
@@ -99,19 +136,30 @@ class Sealer:
         algorithm: one of ALGORITHMS.
         node_id: this node.
         session: larger than any before; durable before the first datagram.
+        datagram_size: bytes of the largest datagram, without headers of IP and UDP.
     """
 
     def __init__(
-        self, key: ClusterKey | None, algorithm: int, node_id: int, session: Session
+        self,
+        key: ClusterKey | None,
+        algorithm: int,
+        node_id: int,
+        session: Session,
+        datagram_size: int,
     ) -> None:
-        assert (key is None) == (algorithm == NONE)
+        assert datagram_size > SLICE_HEADER_SIZE + TAG_SIZE
+        packed = _SESSION.pack(*session)
+        key_id = key.key_id if key else 0
+        header = HEADER.pack(FORMAT, algorithm, key_id, node_id, packed, 0)
         self.session: Final = session
-        self._key_id: Final = key.key_id if key else 0
-        self._cipher: Final = (
-            _cipher(algorithm, key.packet_key(algorithm, node_id, session)) if key else None
-        )
-        self._algorithm: Final = algorithm
-        self._node_id: Final = node_id
+        self.datagram_size: Final = datagram_size
+        self.stream: Final = header[_STREAM]
+        self._cipher: Final = _cipher(key, algorithm, node_id, packed)
+        self._single: Final = header[: _STREAM.stop]
+        self._block: Final = bytes((FORMAT_BLOCK,)) + self.stream
+        self._tag_size: Final = TAG_SIZE if key else 0
+        self._single_max: Final = datagram_size - HEADER_SIZE - self._tag_size
+        self._slice_size: Final = datagram_size - SLICE_HEADER_SIZE
         self._counter = 0
 
     @property
@@ -119,25 +167,77 @@ class Sealer:
         """True: begin a new session soon."""
         return self._counter >= COUNTER_MAX
 
-    def seal(self, message: bytes) -> bytes:
-        """Return the datagram for one message."""
+    def block_size_max(self, datagrams: int) -> int:
+        """Return the bytes of a message that fill so many datagrams."""
+        return block_size_max(self.datagram_size, datagrams)
+
+    def seal(self, message: Buffer) -> list[bytes]:
+        """Return the datagrams for one message: all but the last are of the full size.
+
+        Args:
+            message: at most ``block_size_max(BLOCK_DATAGRAMS_MAX)`` bytes.
+        """
         self._counter += 1
-        counter = self._counter
-        header = HEADER.pack(
-            FORMAT, self._algorithm, self._key_id, self._node_id, *self.session, counter
+        counter = self._counter.to_bytes(8, "big")
+        if len(message) <= self._single_max:
+            header = self._single + counter
+            return [header + self._cipher.encrypt(_NONCE_HEAD + counter, message, header)]
+        size = self._slice_size
+        count = -(-(len(message) + self._tag_size) // size)
+        assert count <= BLOCK_DATAGRAMS_MAX
+        header = self._block + counter
+        sealed = memoryview(
+            self._cipher.encrypt(_NONCE_HEAD + counter, message, header + bytes((count,)))
         )
-        if self._cipher is None:
-            return header + message
-        nonce = b"\0\0\0\0" + counter.to_bytes(8, "big")
-        return header + self._cipher.encrypt(nonce, message, header)
+        return [
+            b"".join((header, place, sealed[offset : offset + size]))
+            for place, offset in zip(_PLACES[count], range(0, len(sealed), size), strict=False)
+        ]
 
 
-@dataclass(slots=True)
+# What follows the clear header in each datagram of a block of so many: index, count.
+_PLACES: Final = tuple(
+    tuple(bytes((index, count)) for index in range(count))
+    for count in range(BLOCK_DATAGRAMS_MAX + 1)
+)
+
+
 class _Inbound:
-    session: Session
-    cipher: AESGCM | ChaCha20Poly1305 | None
-    highest: int = 0
-    seen: int = 0  # bit k: counter highest - k
+    """What is known of one session of a sender."""
+
+    __slots__ = (
+        "cipher", "highest", "node_id", "partials", "session", "start", "stream", "window",
+    )  # fmt: skip
+
+    def __init__(self, node_id: int, session: bytes, stream: bytes, strangers: Partials) -> None:
+        self.node_id: Final = node_id
+        self.session: Final = session
+        self.stream: Final = stream
+        self.start: Final = int.from_bytes(session[:8], "big")
+        self.partials = strangers
+        self.cipher: _Cipher | None = None  # derived when there is something to open
+        self.highest = 0
+        self.window = array("Q")  # an accepted counter c stands at c % WINDOW; empty: unknown yet
+
+    @property
+    def known(self) -> bool:
+        """A datagram of it was authentic."""
+        return bool(self.window)
+
+    def begin(self, partials: Partials) -> None:
+        """It is authentic."""
+        self.partials = partials
+        self.window = array("Q", bytes(8 * WINDOW))
+
+    def is_new(self, counter: int) -> bool:
+        if not self.window:
+            return counter > 0
+        return counter > self.highest - WINDOW and self.window[counter % WINDOW] != counter
+
+    def accept(self, counter: int) -> None:
+        self.window[counter % WINDOW] = counter
+        if counter > self.highest:
+            self.highest = counter
 
 
 class Opener:
@@ -148,6 +248,10 @@ class Opener:
         algorithm: the only one accepted.
         node_id: this node; its own datagrams are dropped.
         newest: newest session per node that an earlier life of this process accepted.
+
+    Attributes:
+        digest_failures: sources of datagrams under another key, for the log; the owner empties
+            it, more than DIGEST_REPORTS_MAX are only counted.
     """
 
     def __init__(
@@ -157,95 +261,207 @@ class Opener:
         node_id: int,
         newest: dict[int, Session] | None = None,
     ) -> None:
+        self.digest_failures: Final[list[str]] = []
         self._key: Final = key
         self._key_id: Final = key.key_id if key else 0
         self._algorithm: Final = algorithm
-        self._node_id: Final = node_id
+        self._own: Final = node_id.to_bytes(4, "big")
+        self._body_size_min: Final = TAG_SIZE if key else 1
         self._newest: Final = dict(newest or {})
-        self._inbound: Final[dict[int, list[_Inbound]]] = {}
+        self._streams: Final[dict[bytes, _Inbound]] = {}
+        self._sessions: Final[dict[int, list[_Inbound]]] = {}
+        self._partials: Final[dict[int, Partials]] = {}
+        self._strangers: Final = Partials()  # blocks of sessions that have proved nothing yet
         self._unknown: Final[dict[str, tuple[int, int]]] = {}  # source -> (second, derivations)
+        self._failures: Final[dict[str, int]] = dict.fromkeys(RULES, 0)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Datagrams dropped, by rule."""
+        found = dict(self._failures)
+        for partials in (self._strangers, *self._partials.values()):
+            found[REPLAY] += partials.repeated
+            found[INCOMPLETE] += partials.dropped
+        return found
 
     def sessions(self) -> dict[int, Session]:
         """Return the newest session accepted of each node, to be kept over a restart."""
         return dict(self._newest)
 
-    def open(self, datagram: bytes, source: str, now_ns: int) -> tuple[int, tuple[int, int], bytes]:
-        """Check and decrypt one datagram.
+    def open_train(
+        self, buffer: Buffer, segment_size: int, source: str, now_ns: int
+    ) -> list[Opened]:
+        """Check and decrypt what one call of the system received.
+
+        What cannot be opened is counted and changes nothing, not even for its neighbours. A
+        block of which datagrams are missing is kept for a while.
 
         Args:
-            datagram: as received.
-            source: address, for limits only.
+            buffer: one datagram, or several one after the other (UDP_GRO).
+            segment_size: of each of them; the last may be shorter.
+            source: address, for limits and to tell blocks apart.
             now_ns: monotonic.
+        """
+        opened: list[Opened] = []
+        end = len(buffer)
+        if not end:
+            self._fail(SHORT, 1, source)
+        offset = 0
+        while offset < end:
+            header = bytes(buffer[offset : offset + HEADER_SIZE])
+            inbound = self._streams.get(header[_STREAM])
+            if inbound is None:
+                stranger = self._stranger(header)
+                if isinstance(stranger, str):
+                    self._fail(stranger, 1, source)
+                    offset += segment_size
+                    continue
+                inbound = stranger
+            if header[0] == FORMAT:
+                datagrams = 1
+                body: Buffer | None = buffer[offset + HEADER_SIZE : offset + segment_size]
+                associated = header
+            else:
+                rest = memoryview(buffer)[offset:] if offset else buffer
+                datagrams, body, associated = self._block(
+                    inbound, header, rest, segment_size, source
+                )
+            offset += datagrams * segment_size
+            if body is not None:
+                found = self._open(inbound, associated, body, source, now_ns)
+                if isinstance(found, str):
+                    self._fail(found, datagrams, source)
+                else:
+                    opened.append(found)
+        return opened
+
+    def _fail(self, rule: str, datagrams: int, source: str) -> None:
+        self._failures[rule] += datagrams
+        if rule == DIGEST and len(self.digest_failures) < DIGEST_REPORTS_MAX:
+            self.digest_failures.append(source)
+
+    def _stranger(self, header: bytes) -> _Inbound | str:
+        """Judge the header of an unknown session; return why it is refused."""
+        if header[_NODE] == self._own:
+            return OWN
+        if len(header) < HEADER_SIZE:
+            return SHORT
+        version, algorithm, key_id, node_id, session, _ = HEADER.unpack(header)
+        if version not in _FORMATS or algorithm != self._algorithm or not node_id:
+            return FOREIGN_FORMAT
+        if key_id != self._key_id:
+            return DIGEST
+        known = self._sessions.get(node_id)
+        start, random = _SESSION.unpack(session)
+        if (known and session < known[-1].session) or (start, random) < self._newest.get(
+            node_id, (0, b"")
+        ):
+            return STALE
+        return _Inbound(node_id, session, header[_STREAM], self._strangers)
+
+    def _block(
+        self, inbound: _Inbound, header: bytes, train: Buffer, segment_size: int, source: str
+    ) -> tuple[int, bytes | None, bytes]:
+        """Take the datagrams of one block from the head of a train.
 
         Returns:
-            Sender, its order of sending, message.
-
-        Raises:
-            SealError: dropped; nothing has changed.
+            How many were taken; the sealed block if it is whole; its associated data.
         """
-        if len(datagram) < HEADER.size + (TAG_SIZE if self._key else 1):
-            raise SealError(SHORT)
-        version, algorithm, key_id, node_id, start, random, counter = HEADER.unpack_from(datagram)
-        if version != FORMAT or algorithm != self._algorithm or not node_id:
-            raise SealError(FOREIGN_FORMAT)
-        if node_id == self._node_id:
-            raise SealError(OWN)
-        if key_id != self._key_id:
-            raise SealError(DIGEST)
-        inbound = self._session(node_id, (start, random), source, now_ns)
-        behind = inbound.highest - counter
-        if behind >= 0 and (behind >= WINDOW or inbound.seen >> behind & 1):
-            raise SealError(REPLAY)
-        message = _decrypt(inbound, datagram, counter)
-        self._accept(node_id, inbound, counter)
-        return node_id, (start, counter), message
-
-    def _session(self, node_id: int, session: Session, source: str, now_ns: int) -> _Inbound:
-        known = self._inbound.get(node_id, [])
-        for inbound in known:
-            if inbound.session == session:
-                return inbound
-        if session < self._newest.get(node_id, (0, b"")) or (known and session < known[-1].session):
-            raise SealError(STALE)
-        if self._key is None:
-            return _Inbound(session, None)
-        self._limit(source, now_ns)
-        key = self._key.packet_key(self._algorithm, node_id, session)
-        return _Inbound(session, _cipher(self._algorithm, key))
-
-    def _limit(self, source: str, now_ns: int) -> None:
-        second = now_ns // 1_000_000_000
-        at, count = self._unknown.get(source, (second, 0))
-        count = count + 1 if at == second else 1
-        if count > UNKNOWN_PER_SECOND:
-            raise SealError(LIMIT)
-        if len(self._unknown) >= SOURCES_MAX and source not in self._unknown:
-            self._unknown.clear()
-        self._unknown[source] = (second, count)
-
-    def _accept(self, node_id: int, inbound: _Inbound, counter: int) -> None:
-        ahead = counter - inbound.highest
-        if ahead > 0:
-            shift = min(ahead, WINDOW)
-            inbound.seen = (inbound.seen << shift | 1) & _WINDOW_MASK
-            inbound.highest = counter
+        if len(train) <= SLICE_HEADER_SIZE or segment_size <= SLICE_HEADER_SIZE:
+            self._fail(SHORT, 1, source)
+            return 1, None, header
+        index, count = train[HEADER_SIZE], train[HEADER_SIZE + 1]
+        if header[0] != FORMAT_BLOCK or not index < count <= BLOCK_DATAGRAMS_MAX or count == 1:
+            self._fail(FOREIGN_FORMAT, 1, source)
+            return 1, None, header
+        if len(train) <= segment_size:
+            run = 1
+            slices: Sequence[Buffer] = (train[SLICE_HEADER_SIZE:],)
         else:
-            inbound.seen |= 1 << -ahead
-        known = self._inbound.setdefault(node_id, [])
-        if inbound not in known:
-            if len(self._inbound) > NODES_MAX:
-                del self._inbound[node_id]
-                raise SealError(LIMIT)
-            known.append(inbound)
-            del known[:-SESSIONS_PER_NODE]
-            self._newest[node_id] = inbound.session
+            train = memoryview(train)
+            run = _run(header, train, segment_size, index, count)
+            slices = [
+                train[offset + SLICE_HEADER_SIZE : offset + segment_size]
+                for offset in range(0, run * segment_size, segment_size)
+            ]
+        if not inbound.is_new(int.from_bytes(header[_COUNTER], "big")):
+            self._fail(REPLAY, run, source)
+            return run, None, header
+        if run < count:
+            whole = inbound.partials.add((header, count, source), index, slices)
+            if whole is None:
+                return run, None, header
+            slices = whole
+        return run, b"".join(slices), header + _PLACES[count][0][1:]
+
+    def _open(
+        self, inbound: _Inbound, associated: bytes, body: Buffer, source: str, now_ns: int
+    ) -> Opened | str:
+        """Decrypt, then accept the counter and the session; return why it is refused."""
+        if len(body) < self._body_size_min:
+            return SHORT
+        packed = associated[_COUNTER]
+        counter = int.from_bytes(packed, "big")
+        if not inbound.is_new(counter):
+            return REPLAY
+        if inbound.cipher is None and not self._derive(inbound, source, now_ns):
+            return LIMIT
+        assert inbound.cipher is not None
+        try:
+            message = inbound.cipher.decrypt(_NONCE_HEAD + packed, body, associated)
+        except InvalidTag:
+            return DIGEST
+        if not inbound.known and not self._accept_session(inbound):
+            return LIMIT
+        inbound.accept(counter)
+        return inbound.node_id, (inbound.start, counter), message
+
+    def _derive(self, inbound: _Inbound, source: str, now_ns: int) -> bool:
+        if self._key is not None:
+            second = now_ns // 1_000_000_000
+            at, count = self._unknown.get(source, (second, 0))
+            count = count + 1 if at == second else 1
+            if count > UNKNOWN_PER_SECOND:
+                return False
+            if len(self._unknown) >= SOURCES_MAX and source not in self._unknown:
+                self._unknown.clear()
+            self._unknown[source] = (second, count)
+        inbound.cipher = _cipher(self._key, self._algorithm, inbound.node_id, inbound.session)
+        return True
+
+    def _accept_session(self, inbound: _Inbound) -> bool:
+        node_id = inbound.node_id
+        partials = self._partials.get(node_id)
+        if partials is None:
+            if len(self._partials) >= NODES_MAX:
+                return False
+            partials = self._partials[node_id] = Partials()
+            share = bytes_max(len(self._partials))
+            for one in self._partials.values():
+                one.bytes_max = share
+        self._strangers.give(partials, inbound.stream, _STREAM)
+        inbound.begin(partials)
+        known = self._sessions.setdefault(node_id, [])
+        known.append(inbound)
+        self._streams[inbound.stream] = inbound
+        for old in known[:-SESSIONS_PER_NODE]:
+            del self._streams[old.stream]
+        del known[:-SESSIONS_PER_NODE]
+        start, random = _SESSION.unpack(inbound.session)
+        self._newest[node_id] = (start, random)
+        return True
 
 
-def _decrypt(inbound: _Inbound, datagram: bytes, counter: int) -> bytes:
-    if inbound.cipher is None:
-        return datagram[HEADER.size :]
-    nonce = b"\0\0\0\0" + counter.to_bytes(8, "big")
-    try:
-        return inbound.cipher.decrypt(nonce, datagram[HEADER.size :], datagram[: HEADER.size])
-    except InvalidTag:
-        raise SealError(DIGEST) from None
+def _run(header: bytes, train: memoryview, segment_size: int, index: int, count: int) -> int:
+    """Return how many datagrams at the head of a train follow one another in one block."""
+    run = min(count - index, -(-len(train) // segment_size))
+    places = _PLACES[count][index : index + run]
+    offsets = range(0, run * segment_size, segment_size)
+    found = b"".join([train[offset : offset + SLICE_HEADER_SIZE] for offset in offsets])
+    if found == header + header.join(places) and len(train) > offsets[-1] + SLICE_HEADER_SIZE:
+        return run
+    for at, (offset, place) in enumerate(zip(offsets, places, strict=True)):
+        body = train[offset : offset + SLICE_HEADER_SIZE + 1]
+        if body[:SLICE_HEADER_SIZE] != header + place or len(body) <= SLICE_HEADER_SIZE:
+            return at
+    raise AssertionError("a run that is whole was compared before")

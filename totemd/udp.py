@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import socket
 import struct
@@ -12,8 +14,15 @@ from openais.node.config import Interface
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 
-DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 BUFFER_BYTES: Final = 8 << 20
+TRAIN_SIZE_MAX: Final = 65_507  # bytes of equal datagrams in one system call
+TRAIN_DATAGRAMS_MAX: Final = 64
+SOL_UDP: Final = 17
+UDP_SEGMENT: Final = 103  # sending: split the buffer into datagrams of this size
+UDP_GRO: Final = 104  # receiving: join datagrams of one size and sender
+SEGMENT_SIZE: Final = struct.Struct("=i")
+SEGMENT_LENGTH: Final = struct.Struct("=H")
+SEGMENT_ANCILLARY: Final = socket.CMSG_SPACE(SEGMENT_SIZE.size)
 DATAGRAM_SIZE_MAX: Final = 65_535
 FAILURES_BEFORE_WARNING: Final = 10  # in a row
 IP_MULTICAST_ALL: Final = 49
@@ -21,10 +30,12 @@ IPV6_MULTICAST_ALL: Final = 29
 IP_MTU_DISCOVER: Final = 10
 IP_PMTUDISC_DO: Final = 2
 PRIORITY: Final = 6
+NO_SEGMENTATION: Final = frozenset((errno.EIO, errno.EINVAL, errno.EOPNOTSUPP))
 
 _LOG = EventLog(__name__)
 
 Address = tuple[str, int]
+Train = tuple[bytes, int, Address]  # datagrams of one size, the last may be shorter; that size
 
 
 @dataclass(slots=True)
@@ -32,7 +43,8 @@ class UdpStats:
     """Counters of the ring's sockets."""
 
     datagrams_sent: int = 0
-    datagrams_received: int = 0
+    trains_sent: int = 0
+    trains_received: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     sends_failed: int = 0
@@ -70,6 +82,7 @@ class RingSockets:
         }
         self._destinations: Final = [(address, self._port) for address in peers.values()]
         self._failures = 0
+        self._segmentation = True
         bind = interface.bind_address
         try:
             self.token: Final = self._open((bind, self._port - 1))
@@ -93,6 +106,8 @@ class RingSockets:
             for force, plain in ((33, socket.SO_RCVBUF), (32, socket.SO_SNDBUF)):
                 _set_buffer(s, force, plain)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, PRIORITY)
+            with contextlib.suppress(OSError):  # an old kernel: one datagram a call
+                s.setsockopt(SOL_UDP, UDP_GRO, 1)
             s.bind(address)
         except OSError:
             s.close()
@@ -100,15 +115,16 @@ class RingSockets:
         return s
 
     def _send_through(self, s: socket.socket, bind: str, ttl: int) -> None:
+        loop = ipaddress.ip_address(bind.split("%")[0]).is_loopback  # other nodes are here
         if self._family == socket.AF_INET:
             s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(bind))
             s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
-            s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+            s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, loop)
             s.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
         else:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, _index_of(bind))
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
-            s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
+            s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, loop)
 
     def _join(self, s: socket.socket, bind: str) -> None:
         if self._family == socket.AF_INET:
@@ -125,57 +141,99 @@ class RingSockets:
         """Remember where an authenticated datagram of a node came from."""
         self._addresses[node_id] = source
 
-    def multicast(self, datagram: bytes) -> None:
+    def multicast(self, datagrams: list[bytes]) -> None:
         """Send to all nodes; failures are loss."""
         for address in self._destinations if self._unicast else (self._group,):
-            self._send(datagram, address)
+            self._send(datagrams, address)
 
-    def unicast(self, node_id: int, datagram: bytes) -> None:
+    def unicast(self, node_id: int, datagrams: list[bytes]) -> None:
         """Send to one node; a node that was never heard of is loss."""
         address = self._addresses.get(node_id)
         if address is None:
             self.stats.sends_unknown_node += 1
         else:
-            self._send(datagram, address)
+            self._send(datagrams, address)
 
-    def _send(self, datagram: bytes, address: Address) -> None:
+    def _send(self, datagrams: list[bytes], address: Address) -> None:
+        if len(datagrams) == 1:
+            self._transmit(datagrams, len(datagrams[0]), address)
+            return
+        for begin, end in trains([len(d) for d in datagrams]):
+            size = len(datagrams[begin])
+            if self._segmentation or end == begin + 1:
+                self._transmit(datagrams[begin:end], size, address)
+            else:
+                for datagram in datagrams[begin:end]:
+                    self._transmit([datagram], len(datagram), address)
+
+    def _transmit(self, train: list[bytes], size: int, address: Address) -> None:
         try:
-            self.token.sendto(datagram, address)
+            if len(train) == 1:
+                sent = self.token.sendto(train[0], address)
+            else:
+                control = [(SOL_UDP, UDP_SEGMENT, SEGMENT_LENGTH.pack(size))]
+                sent = self.token.sendmsg(train, control, 0, address)
         except OSError as error:
-            self.stats.sends_failed += 1
-            self._failures += 1
-            if self._failures == FAILURES_BEFORE_WARNING:
-                _LOG.warning(
-                    "sends_fail",
-                    address=address[0],
-                    reason=error.strerror or str(error),
-                    rule="check the interface, its MTU and the firewall",
-                )
+            if len(train) > 1 and error.errno in NO_SEGMENTATION:
+                self._segmentation = False
+                _LOG.info("no_segmentation", reason=error.strerror or str(error))
+                for datagram in train:
+                    self._transmit([datagram], len(datagram), address)
+            else:
+                self._failed(address, error)
             return
         self._failures = 0
-        self.stats.datagrams_sent += 1
-        self.stats.bytes_sent += len(datagram)
+        self.stats.trains_sent += 1
+        self.stats.datagrams_sent += len(train)
+        self.stats.bytes_sent += sent
 
-    def receive(self, s: socket.socket) -> list[tuple[bytes, Address]]:
-        """Return what has come on one socket, within the budget."""
-        received: list[tuple[bytes, Address]] = []
-        for _ in range(DATAGRAMS_PER_WAKE):
-            try:
-                data, source = s.recvfrom(DATAGRAM_SIZE_MAX)
-            except BlockingIOError:
-                break
-            except OSError:
-                self.stats.sends_failed += 1  # an ICMP error of an earlier send
-                continue
-            self.stats.bytes_received += len(data)
-            received.append((data, (source[0], source[1])))
-        self.stats.datagrams_received += len(received)
-        return received
+    def _failed(self, address: Address, error: OSError) -> None:
+        self.stats.sends_failed += 1
+        self._failures += 1
+        if self._failures == FAILURES_BEFORE_WARNING:
+            _LOG.warning(
+                "sends_fail",
+                address=address[0],
+                reason=error.strerror or str(error),
+                rule="check the interface, its MTU and the firewall",
+            )
+
+    def receive(self, s: socket.socket) -> Train | None:
+        """Return what one system call gives: one datagram or a train; None: nothing waits."""
+        try:
+            data, ancillary, _, source = s.recvmsg(DATAGRAM_SIZE_MAX, SEGMENT_ANCILLARY)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self.stats.sends_failed += 1  # an ICMP error of an earlier send
+            return b"", 0, ("", 0)
+        self.stats.trains_received += 1
+        self.stats.bytes_received += len(data)
+        size = SEGMENT_SIZE.unpack(ancillary[0][2])[0] if ancillary else len(data)
+        return data, size, (source[0], source[1])
 
     def close(self) -> None:
         """Close both sockets."""
         self.token.close()
         self.data.close()
+
+
+def trains(sizes: list[int]) -> list[tuple[int, int]]:
+    """Cut a list of datagrams into runs that one system call can send: (begin, end) each.
+
+    In a run all sizes are equal, except that the last may be smaller.
+    """
+    runs = []
+    begin = total = 0
+    for k, size in enumerate(sizes):
+        full = total + size > TRAIN_SIZE_MAX or k - begin == TRAIN_DATAGRAMS_MAX
+        if k > begin and (full or size > sizes[begin] or sizes[k - 1] != sizes[begin]):
+            runs.append((begin, k))
+            begin, total = k, 0
+        total += size
+    if sizes:
+        runs.append((begin, len(sizes)))
+    return runs
 
 
 def _set_buffer(s: socket.socket, force: int, plain: int) -> None:

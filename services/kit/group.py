@@ -13,9 +13,10 @@ from typing import Any, Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from openais.node import bundles
 from openais.node.paths import socket_path
 from openais.wire import port
-from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
+from openais.wire.codec import Buffer, DecodeError, pack_bundle
 from openais.wire.port import Guarantee
 from services.kit import entries
 
@@ -88,7 +89,7 @@ class Group:
         attach = port.Attach(
             port.VERSION, port.VERSION_MIN, port.Kind.SEAT, self._name, history, index
         )
-        socket.send(pack_bundle([port.TABLE.encode(attach)]))
+        bundles.send(socket, [port.TABLE.encode(attach)])
 
     def _disconnect(self) -> None:
         if self._socket is None or self._monitor is None:
@@ -132,22 +133,21 @@ class Group:
         for _ in range(RECEIVE_BUDGET):
             try:
                 assert self._socket is not None
-                frame = self._socket.recv(zmq.DONTWAIT)
+                elements = bundles.receive(self._socket)
             except zmq.Again:
                 self._more = False
                 break
-            received += self._open(frame)
+            except DecodeError:
+                continue  # not from a totemd of ours
+            received += self._open(elements)
         assert self._monitor is not None
         if not self._more and self._monitor.poll(0):
             parse_monitor_message(self._monitor.recv_multipart())
             received.append(Lost())
         return received
 
-    def _open(self, frame: bytes) -> list[Any]:
-        try:
-            messages = [port.TABLE.decode(data) for data in unpack_bundle(frame)]
-        except DecodeError:
-            return []  # not from a totemd of ours
+    def _open(self, elements: list[Buffer]) -> list[Any]:
+        messages = [m for m in port.TABLE.take(elements) if not isinstance(m, DecodeError)]
         for message in messages:
             if isinstance(message, port.Accepted | port.Refused) and message.request:
                 self._accepted(message.request)
@@ -184,15 +184,15 @@ class Group:
         """Send what the window lets out; others before bulk."""
         if self._socket is None:
             return
-        out = self._controls[:]
+        out: list[Buffer] = [*self._controls]
         self._controls.clear()
         for queue in (self._queue, self._bulk):
             while queue and self._has_window():
                 message = self._next(queue)
                 if message is not None:
-                    out.append(message)
-        for message in out:
-            self._socket.send(pack_bundle([message]))
+                    port.TABLE.put(message, out)
+        if out:
+            bundles.send(self._socket, out)
 
     def _has_window(self) -> bool:
         messages, size = self._window
@@ -200,7 +200,7 @@ class Group:
             return False
         return not self._in_flight or self._in_flight_bytes + PAYLOAD_SIZE_MAX <= size
 
-    def _next(self, queue: deque[Queued]) -> bytes | None:
+    def _next(self, queue: deque[Queued]) -> port.Multicast | None:
         guarantee = queue[0].guarantee
         bundle: list[bytes] = []
         size = 0
@@ -218,7 +218,7 @@ class Group:
         self._request += 1
         self._in_flight.append((self._request, len(payload)))
         self._in_flight_bytes += len(payload)
-        return port.TABLE.encode(port.Multicast(self._request, guarantee, payload))
+        return port.Multicast(self._request, guarantee, payload)
 
     def close(self) -> None:
         """Close the socket; the seat stays for its grace."""

@@ -129,9 +129,9 @@ class Server:
         """Serve what clients sent, and those that are gone."""
         self.ipc.noticed(ready)
         for client, messages in self.ipc.receive():
-            for data in messages:
+            for message in wire.TABLE.take(messages):
                 if self.ipc.connected(client):
-                    self._message(client, data, now)
+                    self._message(client, message, now)
         for client, pid in self.ipc.closed():
             self._hellos.pop(client, None)
             session = self._sessions.pop(client, None)
@@ -142,13 +142,10 @@ class Server:
             if orphan.descriptor in ready or orphan.deadline_ns <= now.ns:
                 self._end(session, now)
 
-    def _message(self, client: int, data: bytes, now: Now) -> None:
-        try:
-            message = wire.TABLE.decode(data)
-        except DecodeError as error:
-            self._gone(client, Status.ERR_INVALID_PARAM, str(error)[:200])
-            return
+    def _message(self, client: int, message: Any, now: Now) -> None:
         match message:
+            case DecodeError():
+                self._gone(client, Status.ERR_INVALID_PARAM, str(message)[:200])
             case wire.Request():
                 session = self._sessions.get(client)
                 if session is None:

@@ -11,7 +11,7 @@ import zmq
 
 from openais.node.exits import Exit, ExitError
 from openais.node.ipc import Access, IpcServer, Peer
-from openais.wire.codec import pack_bundle, unpack_bundle
+from openais.wire.codec import Buffer, pack_bundle, unpack_bundle, unpack_frames
 from openais.wire.status import Status
 from tests.integration.cluster import short_directory, wait_for
 
@@ -65,8 +65,8 @@ def connect(context: Context, directory: Path) -> zmq.Socket[bytes]:
     return socket
 
 
-def received(server: IpcServer, count: int) -> list[tuple[int, list[bytes]]]:
-    found: list[tuple[int, list[bytes]]] = []
+def received(server: IpcServer, count: int) -> list[tuple[int, list[Buffer]]]:
+    found: list[tuple[int, list[Buffer]]] = []
 
     def enough() -> bool:
         found.extend(server.receive())
@@ -132,7 +132,8 @@ def test_a_client_that_does_not_read_is_cut_off_with_last_words(
 
     def last_words() -> bool:
         server.flush()
-        return unpack_bundle(socket.recv())[0].startswith(b"ERR_LIBRARY")
+        words: bytes | memoryview = unpack_frames(socket.recv_multipart())[0]
+        return bytes(words).startswith(b"ERR_LIBRARY")
 
     wait_for(last_words, "it is told when it reads again")
     server.close()

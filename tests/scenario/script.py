@@ -121,7 +121,7 @@ def _ring(event: object) -> str | None:
 def _event(event: object) -> str | None:
     match event:
         case Delivered():
-            return f"{event.payload.decode()} from n{event.node_id}"
+            return f"{bytes(event.payload).decode()} from n{event.node_id}"
         case View():
             members = " ".join(f"n{m.node_id}" for m in event.members)
             changes = [

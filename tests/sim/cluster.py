@@ -31,6 +31,7 @@ from totemd.protocol.local import (
     Accepted,
     ConnectionId,
     Delivered,
+    DeliveredOwn,
     Drop,
     Event,
     Refused,
@@ -45,6 +46,7 @@ from totemd.protocol.seats import SeatLimits
 
 PAYLOAD_SIZE_MAX = 1300
 GROUP = b"simulated"
+PID_BASE: Final = 100
 STEPS_MAX: Final = 5_000_000
 CHECK_EVERY: Final = 64  # events between two looks at all invariants of a core
 PAUSE_NS: Final = 100 * MS  # the shell tells the core of a gap longer than this
@@ -200,7 +202,7 @@ class Cluster:
         host = self.running[address]
         host.connections += 1
         connection = ConnectionId(host.connections)
-        pid = pid or 100 + connection
+        pid = pid or PID_BASE + connection
         life = host.life
         life.streams[connection] = []
         life.marks[connection] = [(0, host.installed)]
@@ -263,12 +265,23 @@ class Cluster:
                 for address in self._addresses(host):
                     self._send(host, address, datagram, multicast=True)
             elif kind is Tell:
-                host.life.streams.setdefault(effect.connection, []).append(effect.event)
+                self._tell(host, effect)
             else:
                 self._perform_rare(host, effect)
                 if host.life.ended is not Ended.RUNNING:
                     host.cut_after(effect)
                     return
+
+    def _tell(self, host: Host, effect: Tell) -> None:
+        event = effect.event
+        life = host.life
+        if type(event) is DeliveredOwn:
+            payload = life.submissions[event.request - 1].payload
+            pid = life.pids[effect.connection]
+            event = Delivered(event.index, life.node_id, pid, payload)
+        elif type(event) is Delivered:
+            event.payload = bytes(event.payload)
+        life.streams.setdefault(effect.connection, []).append(event)
 
     def _perform_rare(self, host: Host, effect: Any) -> None:
         match effect:
@@ -467,7 +480,7 @@ class Cluster:
 
 def payloads(stream: list[Event]) -> list[bytes]:
     """Return what was delivered on a stream."""
-    return [e.payload for e in stream if isinstance(e, Delivered)]
+    return [bytes(e.payload) for e in stream if isinstance(e, Delivered)]
 
 
 __all__ = [

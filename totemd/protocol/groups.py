@@ -25,7 +25,7 @@ NODE_DOWN: Final = 1  # number of the view of a round
 NODE_UP: Final = 2
 VANISHED: Final = 3
 
-_MULTICAST: Final = struct.Struct(">BBQ")  # kind, space, connection; then the name
+_MULTICAST: Final = struct.Struct(">BBQQ")  # kind, space, connection, request; then the name
 _CHANGE: Final = struct.Struct(">BBBQI")  # kind, reason, space, connection, pid; then the name
 _LIST: Final = struct.Struct(">BIQQI")  # kind, ring representative, ring seq, age, entries
 _ENTRY: Final = struct.Struct(">BQIQ")  # space, connection, pid, age; then the name
@@ -80,7 +80,8 @@ class GroupMulticast(NamedTuple):
 
     group: GroupKey
     connection: int
-    payload: bytes
+    request: int  # the sender's number of it
+    payload: bytes | memoryview
 
 
 class ProcessList(NamedTuple):
@@ -112,7 +113,7 @@ def encode_leave(m: GroupLeave) -> bytes:
 
 def encode_multicast(m: GroupMulticast) -> bytes:
     """Encode a multicast."""
-    head = _MULTICAST.pack(Kind.MULTICAST, m.group.space, m.connection)
+    head = _MULTICAST.pack(Kind.MULTICAST, m.group.space, m.connection, m.request)
     return b"".join((head, _name(m.group.name), m.payload))
 
 
@@ -126,7 +127,7 @@ def encode_list(m: ProcessList) -> bytes:
     return b"".join(parts)
 
 
-def decode(data: bytes) -> GroupMessage:
+def decode(data: bytes | memoryview) -> GroupMessage:
     """Decode one message between totemds.
 
     Raises:
@@ -135,9 +136,9 @@ def decode(data: bytes) -> GroupMessage:
     try:
         kind = Kind(data[0])
         if kind is Kind.MULTICAST:
-            _, space, connection = _MULTICAST.unpack_from(data)
+            _, space, connection, request = _MULTICAST.unpack_from(data)
             name, end = _read_name(data, _MULTICAST.size)
-            return GroupMulticast(GroupKey(Space(space), name), connection, data[end:])
+            return GroupMulticast(GroupKey(Space(space), name), connection, request, data[end:])
         if kind is Kind.PROCESS_LIST:
             return _decode_list(data)
         _, reason, space, connection, pid = _CHANGE.unpack_from(data)
@@ -152,15 +153,15 @@ def decode(data: bytes) -> GroupMessage:
         raise GroupDecodeError(f"group message: {error}") from error
 
 
-def _read_name(data: bytes, offset: int) -> tuple[bytes, int]:
+def _read_name(data: bytes | memoryview, offset: int) -> tuple[bytes, int]:
     end = offset + 1 + data[offset]
-    name = data[offset + 1 : end]
+    name = bytes(data[offset + 1 : end])
     if not 0 < len(name) <= NAME_SIZE_MAX or end > len(data):
         raise GroupDecodeError("group name: empty, too long or cut off")
     return name, end
 
 
-def _decode_list(data: bytes) -> ProcessList:
+def _decode_list(data: bytes | memoryview) -> ProcessList:
     _, representative, seq, age, count = _LIST.unpack_from(data)
     if count > PROCESSES_MAX:
         raise GroupDecodeError(f"process list: {count} entries, limit {PROCESSES_MAX}")

@@ -109,7 +109,15 @@ class Delivered:
     index: int
     node_id: int
     pid: int
-    payload: bytes
+    payload: bytes | memoryview
+
+
+@dataclass(slots=True)
+class DeliveredOwn:
+    """The multicast ``request`` of this very connection, in the total order; it has the payload."""
+
+    index: int
+    request: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +155,10 @@ class SnapshotWanted:
     log_bytes: int
 
 
-Event: TypeAlias = (
-    Attached
-    | Refused
-    | Done
-    | Accepted
-    | Delivered
-    | View
-    | RingChanged
-    | CaughtUp
-    | SnapshotWanted
+RareEvent: TypeAlias = (
+    Attached | Refused | Done | Accepted | View | RingChanged | CaughtUp | SnapshotWanted
 )
+Event: TypeAlias = Delivered | DeliveredOwn | RareEvent
 
 
 @dataclass(slots=True)

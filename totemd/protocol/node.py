@@ -46,6 +46,7 @@ from totemd.protocol.local import (
     Attached,
     ConnectionId,
     Delivered,
+    DeliveredOwn,
     Done,
     Drop,
     Event,
@@ -66,7 +67,7 @@ from totemd.protocol.ring import Ring
 from totemd.protocol.seats import Seat, SeatLimits
 
 WINDOW_MESSAGES: Final = 1024  # multicasts of one connection that are not on the ring yet
-WINDOW_BYTES: Final = 4 << 20
+WINDOW_BYTES: Final = 2 << 20
 CONNECTIONS_MAX: Final = 1000
 HISTORY: Final = struct.Struct(">QII")  # boot epoch, node, counter
 
@@ -314,7 +315,7 @@ class Node:
         connection: ConnectionId,
         request: int,
         guarantee: int,
-        payload: bytes,
+        payload: bytes | memoryview,
         now_ns: int,
     ) -> list[Effect]:
         """Multicast to the connection's group; `Accepted` tells when it is on the ring."""
@@ -329,13 +330,15 @@ class Node:
         c.outstanding_bytes += len(payload)
         self._cookie += 1
         self._cookies[self._cookie] = (c, request)
-        message = encode_multicast(GroupMulticast(c.group, c.number, payload))
+        message = encode_multicast(GroupMulticast(c.group, c.number, request, payload))
         self.packer.submit(message, guarantee, self._cookie)
         self._queued = True
         self.stats.multicasts_accepted += 1
         return self._step([], now_ns)
 
-    def _multicast_rule(self, c: _Connection, payload: bytes) -> tuple[Refusal, str] | None:
+    def _multicast_rule(
+        self, c: _Connection, payload: bytes | memoryview
+    ) -> tuple[Refusal, str] | None:
         if c.group is None or c.membership in (Membership.NONE, Membership.LEAVING):
             return Refusal.NOT_EXIST, "this connection is in no group"
         if len(payload) > PAYLOAD_SIZE_MAX:
@@ -436,7 +439,7 @@ class Node:
             self.packer.submit_sync(self.groups.regular(c.ring, c.members))
             self._queued = True
 
-    def _deliver(self, originator: int, data: bytes) -> None:
+    def _deliver(self, originator: int, data: bytes | memoryview) -> None:
         try:
             message = decode(data)
         except GroupDecodeError:
@@ -460,12 +463,17 @@ class Node:
         if sender is None:
             return
         self.stats.messages_delivered += 1
-        for receiver in self._receivers.get(message.group, {}).values():
-            event = Delivered(receiver.index + 1, originator, sender.pid, message.payload)
-            self._pass(receiver, event)
+        own = message.connection if originator == self.me else None
+        for number, receiver in self._receivers.get(message.group, {}).items():
+            index = receiver.index + 1
+            if type(receiver) is _Connection and number == own:
+                self._pass(receiver, DeliveredOwn(index, message.request))
+            else:
+                event = Delivered(index, originator, sender.pid, message.payload)
+                self._pass(receiver, event)
 
-    def _pass(self, receiver: Seat | _Connection, event: Delivered | View) -> None:
-        if type(receiver) is Seat:
+    def _pass(self, receiver: Seat | _Connection, event: Delivered | DeliveredOwn | View) -> None:
+        if type(receiver) is Seat and not isinstance(event, DeliveredOwn):
             for told in receiver.append(event):
                 if receiver.connection is not None:
                     self._tell(receiver.connection, told)

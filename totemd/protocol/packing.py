@@ -21,6 +21,7 @@ LENGTH_SIZE: Final = 2
 SEGMENTS_MAX: Final = 4096  # per frame
 MESSAGE_SIZE_MAX: Final = (1 << 20) + 1024  # one message with its header
 QUEUE_SIZE_MAX: Final = 64 << 20  # bytes waiting to be sent; more is refused
+VIEW_SIZE_MIN: Final = 4096  # a shorter segment is copied: it must not keep its frame alive
 SAFE: Final = 3
 AGREED: Final = 2
 
@@ -36,7 +37,7 @@ class _Waiting:
 @dataclass(slots=True)
 class _Partial:
     chain: int
-    parts: list[bytes]
+    parts: list[bytes | memoryview]
     size: int  # bytes of all parts
 
 
@@ -154,7 +155,7 @@ class Assembler:
         """A new ring begins: no message continues into it."""
         self._partial.clear()
 
-    def open(self, originator: int, frame: bytes) -> list[bytes]:
+    def open(self, originator: int, frame: bytes) -> list[bytes | memoryview]:
         """Return the messages that this frame completes."""
         segments = _segments(frame)
         if segments is None:
@@ -166,7 +167,9 @@ class Assembler:
             return self._join(originator, flags, chain, segments)
         return segments
 
-    def _join(self, originator: int, flags: int, chain: int, segments: list[bytes]) -> list[bytes]:
+    def _join(
+        self, originator: int, flags: int, chain: int, segments: list[bytes | memoryview]
+    ) -> list[bytes | memoryview]:
         """Handle a frame at whose edges messages are cut; its chain is that of its last segment."""
         partial = self._partial.pop(originator, None)
         continued = bool(flags & LAST_CONTINUED)
@@ -189,7 +192,7 @@ class Assembler:
             self._partial[originator] = _Partial(chain, [last], len(last))
         return segments
 
-    def _grow(self, originator: int, partial: _Partial, part: bytes) -> None:
+    def _grow(self, originator: int, partial: _Partial, part: bytes | memoryview) -> None:
         partial.parts.append(part)
         partial.size += len(part)
         if partial.size <= MESSAGE_SIZE_MAX:
@@ -198,7 +201,7 @@ class Assembler:
             self.segments_dropped += len(partial.parts)
 
 
-def _segments(frame: bytes) -> list[bytes] | None:
+def _segments(frame: bytes) -> list[bytes | memoryview] | None:
     if len(frame) < HEADER.size:
         return None
     version, _, _, count = HEADER.unpack_from(frame)
@@ -208,8 +211,10 @@ def _segments(frame: bytes) -> list[bytes] | None:
     lengths = struct.unpack_from(f">{count}H", frame, HEADER.size)
     if offset + sum(lengths) != len(frame):
         return None
-    segments = []
+    segments: list[bytes | memoryview] = []
+    view = memoryview(frame)
     for length in lengths:
-        segments.append(frame[offset : offset + length])
+        source = view if length >= VIEW_SIZE_MIN else frame
+        segments.append(source[offset : offset + length])
         offset += length
     return segments

@@ -95,6 +95,8 @@ class Seat:
 
     def append(self, event: Delivered | View) -> list[Event]:
         """Log an event whose index is the seat's next; return what the process is told."""
+        if isinstance(event, Delivered) and isinstance(event.payload, memoryview):
+            event.payload = bytes(event.payload)  # kept long; a view would keep more alive
         self.index = event.index
         self._log.append(event)
         self.log_bytes += _size(event)

@@ -7,7 +7,7 @@ one order. After corosync's CPG; what differs is told in docs/sdk.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -93,8 +93,8 @@ class Cpg:
         """Close."""
         self.close()
 
-    def _push(self, event: Event, size: int) -> None:
-        self._queue.push(lambda: self._run(event), size)
+    def _push(self, events: Sequence[Event], size: int) -> None:
+        self._queue.push_all(self._run, events, size)
         if len(self._queue) > QUEUE_EVENTS_MAX or self._queue.bytes_waiting > QUEUE_BYTES_MAX:
             self._connection.link.pause()
 

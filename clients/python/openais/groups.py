@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,14 +19,16 @@ from openais.errors import AisError
 from openais.link import Link
 from openais.node import paths
 from openais.wire import port as wire
-from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
+from openais.wire.codec import Buffer, DecodeError, pack_bundle, unpack_bundle
 from openais.wire.port import Guarantee, Reason, RingId
 from openais.wire.status import Status
 
 MESSAGE_SIZE_MAX: Final = (1 << 20) - 1024  # bytes of one message (cpg_max_atomic_msgsize_get)
-QUEUED_MESSAGES_MAX: Final = 4096  # that wait in this process for totemd's window
-QUEUED_BYTES_MAX: Final = 8 << 20
-BUNDLE_SIZE_MAX: Final = MESSAGE_SIZE_MAX
+QUEUED_MESSAGES_MAX: Final = 1024  # that wait in this process; more only adds waiting time
+QUEUED_BYTES_MAX: Final = 2 << 20
+BUNDLE_SIZE: Final = 64 << 10  # bytes at which a bundle of several messages is closed
+FLIGHT_MESSAGES_MAX: Final = 1024  # in bundles that totemd has not put on the ring yet
+FLIGHT_BUNDLES_SMALL: Final = 4  # of them while what waits does not fill a bundle: it may grow
 CLOSE_DRAIN_S: Final = 1.0  # that a close waits for messages to leave this process
 BUNDLE_ITEM_OVERHEAD: Final = 5  # bytes a message costs in its bundle
 
@@ -47,9 +49,9 @@ class Change:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery:
-    """One message of a member, in the total order."""
+    """One message of a member, in the total order. Not frozen: made once per message."""
 
     group: str
     sender: Address
@@ -105,7 +107,7 @@ class GroupConnection:
 
     Args:
         run_dir: of the node.
-        event: called in the background thread with each event.
+        event: called in the background thread with events in order, and their bytes.
         lost: called in the background thread when totemd is gone and ``rejoin`` is off.
         rejoin: after a loss, attach and join again; the membership is a fresh one.
     """
@@ -113,7 +115,7 @@ class GroupConnection:
     def __init__(
         self,
         run_dir: Path | str | None,
-        event: Callable[[Event, int], None],
+        event: Callable[[Sequence[Event], int], None],
         lost: Callable[[], None],
         *,
         rejoin: bool,
@@ -136,7 +138,9 @@ class GroupConnection:
         self._controls: list[bytes] = []
         self._messages: Final[deque[tuple[Guarantee, bytes]]] = deque()
         self._messages_bytes = 0
-        self._in_flight: Final[deque[tuple[int, int]]] = deque()  # (request, bytes)
+        self._in_flight: Final[deque[tuple[int, int, int]]] = deque()  # (request, messages, bytes)
+        self._in_flight_messages = 0
+        self._undelivered: Final[deque[tuple[int, list[bytes]]]] = deque()  # (request, bundle)
         self._in_flight_bytes = 0
         self._window = (1, 1)
         self._path: Final = paths.socket_path(paths.run_dir(run_dir), wire.SOCKET_NAME)
@@ -307,60 +311,68 @@ class GroupConnection:
                 self._controls.insert(1, wire.TABLE.encode(join))
                 self._membership = Membership.JOINING
 
-    def outgoing(self) -> list[bytes]:
+    def outgoing(self) -> list[Buffer]:
         """Hand over requests, then messages as far as totemd's window goes."""
         with self._lock:
-            out = self._controls
+            out: list[Buffer] = [*self._controls]
             self._controls = []
             while self._messages and self._has_window():
-                out.append(self._next_multicast())
+                wire.TABLE.put(self._next_multicast(), out)
             if not self.full or not self._messages:
                 self._changed.notify_all()
             return out
 
     def _has_window(self) -> bool:
-        messages, size = self._window
-        if not self._attached.is_set() or len(self._in_flight) >= messages:
+        if not self._attached.is_set():
             return False
-        return not self._in_flight or self._in_flight_bytes + BUNDLE_SIZE_MAX <= size
+        if not self._in_flight:
+            return True
+        bundles, size = self._window
+        next_size = max(len(self._messages[0][1]), BUNDLE_SIZE)
+        if len(self._in_flight) >= bundles or self._in_flight_bytes + next_size > size:
+            return False
+        if self._in_flight_messages >= FLIGHT_MESSAGES_MAX:
+            return False
+        return self._messages_bytes >= BUNDLE_SIZE or len(self._in_flight) < FLIGHT_BUNDLES_SMALL
 
-    def _next_multicast(self) -> bytes:
+    def _next_multicast(self) -> wire.Multicast:
         guarantee, payload = self._messages.popleft()
         bundle = [payload]
         size = len(payload)
         while self._messages and self._messages[0][0] is guarantee:
             more = len(self._messages[0][1]) + BUNDLE_ITEM_OVERHEAD
-            if size + more > BUNDLE_SIZE_MAX:
+            if size + more > BUNDLE_SIZE:
                 break
             bundle.append(self._messages.popleft()[1])
             size += more
         self._messages_bytes -= sum(map(len, bundle))
         data = pack_bundle(bundle)
         self._request += 1
-        self._in_flight.append((self._request, len(data)))
+        self._in_flight.append((self._request, len(bundle), len(data)))
+        self._in_flight_messages += len(bundle)
         self._in_flight_bytes += len(data)
-        return wire.TABLE.encode(wire.Multicast(self._request, guarantee, data))
+        self._undelivered.append((self._request, bundle))
+        return wire.Multicast(self._request, guarantee, data)
 
-    def received(self, messages: list[bytes]) -> None:
+    def received(self, elements: list[Buffer]) -> None:
         """Take messages of totemd."""
-        for data in messages:
-            try:
-                message = wire.TABLE.decode(data)
-            except DecodeError:
-                continue  # a newer totemd may say what we need not understand
-            self._message(message)
+        for message in wire.TABLE.take(elements):
+            if not isinstance(message, DecodeError):  # a newer totemd may say more than we know
+                self._message(message)
 
     def _message(self, message: Any) -> None:
         match message:
             case wire.Delivered(_, node_id, pid, payload):
                 self._deliver(node_id, pid, payload)
+            case wire.DeliveredOwn(_, request):
+                self._deliver_own(request)
             case wire.Accepted(request):
                 self._accepted(request)
             case wire.View():
                 self._view(message)
             case wire.RingChanged(ring, nodes):
                 self.ring = RingChange(ring, nodes)
-                self._event(self.ring, 0)
+                self._event([self.ring], 0)
             case wire.Done(request) | wire.Members(request) | wire.Groups(request):
                 self._answer(request, Status.OK, message, "")
             case wire.Attached():
@@ -370,15 +382,24 @@ class GroupConnection:
             case _:
                 pass  # for seats
 
-    def _deliver(self, node_id: int, pid: int, payload: bytes) -> None:
-        sender = Address(node_id, pid)
+    def _deliver(self, node_id: int, pid: int, payload: Buffer) -> None:
         try:
             bundle = unpack_bundle(payload)
         except DecodeError:
             return  # sent by something that is not this library
+        self._pass(Address(node_id, pid), bundle)
+
+    def _deliver_own(self, request: int) -> None:
+        with self._lock:
+            bundle: list[bytes] = []
+            while self._undelivered and self._undelivered[0][0] <= request:
+                _number, bundle = self._undelivered.popleft()
+        self._pass(Address(self.node_id, os.getpid()), bundle)
+
+    def _pass(self, sender: Address, bundle: list[bytes]) -> None:
         group = decode_name(self._group)
-        for one in bundle:
-            self._event(Delivery(group, sender, one), len(one))
+        size = sum(map(len, bundle))
+        self._event([Delivery(group, sender, payload) for payload in bundle], size)
 
     def _attach(self, message: wire.Attached) -> None:
         with self._lock:
@@ -396,7 +417,9 @@ class GroupConnection:
     def _accepted(self, request: int) -> None:
         with self._lock:
             while self._in_flight and self._in_flight[0][0] <= request:
-                self._in_flight_bytes -= self._in_flight.popleft()[1]
+                _, messages, size = self._in_flight.popleft()
+                self._in_flight_messages -= messages
+                self._in_flight_bytes -= size
 
     def _refused(self, request: int, status: Status, reason: str) -> None:
         if request == 0:
@@ -425,24 +448,24 @@ class GroupConnection:
                 self._membership = Membership.JOINED
             elif left:
                 self._membership, self._group = Membership.NONE, b""
+                self._undelivered.clear()
             self._changed.notify_all()
         oldest = min(view.members, key=lambda m: (m.age, m.node_id, m.pid), default=None)
-        self._event(
-            ConfigurationChange(
-                decode_name(view.group),
-                tuple(Address(m.node_id, m.pid) for m in view.members),
-                _changes(view.left),
-                _changes(view.joined),
-                Address(oldest.node_id, oldest.pid) if oldest else None,
-            ),
-            0,
+        change = ConfigurationChange(
+            decode_name(view.group),
+            tuple(Address(m.node_id, m.pid) for m in view.members),
+            _changes(view.left),
+            _changes(view.joined),
+            Address(oldest.node_id, oldest.pid) if oldest else None,
         )
+        self._event([change], 0)
 
     def lost(self) -> None:
         """The totemd of this connection is gone; what was on the way may be lost."""
         with self._changed:
             self._in_flight.clear()
-            self._in_flight_bytes = 0
+            self._undelivered.clear()
+            self._in_flight_messages = self._in_flight_bytes = 0
             self._controls = []
             was_attached, self._window = self._was_attached, (1, 1)
             if was_attached and not self._rejoin:

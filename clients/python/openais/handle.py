@@ -9,9 +9,10 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from openais.errors import BadHandleError, LibraryError, TryAgainError
 
@@ -29,6 +30,21 @@ class DispatchFlags(IntEnum):
     ONE_NONBLOCKING = 4  # as ONE; ERR_TRY_AGAIN when nothing waits
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Items for one function, run in order; those before ``position`` have run."""
+
+    function: Callable[[Any], object]
+    items: Sequence[Any]
+    size_bytes: int
+    tag: object
+    position: int = 0
+
+
+def _call(callback: Callback) -> None:
+    callback()
+
+
 class CallbackQueue:
     """Callbacks in order of arrival, and their descriptor.
 
@@ -38,11 +54,12 @@ class CallbackQueue:
 
     def __init__(self, name: str) -> None:
         self._name: Final = name
-        self._waiting: Final[deque[tuple[Callback, int, object]]] = deque()
+        self._waiting: Final[deque[_Batch]] = deque()
         self._condition: Final = threading.Condition()
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
         self._lost = False
+        self._count = 0
         self.bytes_waiting = 0
 
     def fileno(self) -> int:
@@ -56,14 +73,25 @@ class CallbackQueue:
         return self._fd
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
     def push(self, callback: Callback, size_bytes: int = 0, tag: object = None) -> None:
         """Add a callback; called in the background thread."""
+        self.push_all(_call, (callback,), size_bytes, tag)
+
+    def push_all(
+        self,
+        function: Callable[[Any], object],
+        items: Sequence[Any],
+        size_bytes: int = 0,
+        tag: object = None,
+    ) -> None:
+        """Add a callback for each item: ``function(item)``."""
         with self._condition:
-            if self._closed:
+            if self._closed or not items:
                 return
-            self._waiting.append((callback, size_bytes, tag))
+            self._waiting.append(_Batch(function, items, size_bytes, tag))
+            self._count += len(items)
             self.bytes_waiting += size_bytes
             self._signal()
 
@@ -75,10 +103,11 @@ class CallbackQueue:
     def drop(self, tag: object) -> None:
         """Forget the callbacks with a tag."""
         with self._condition:
-            kept = [item for item in self._waiting if item[2] != tag]
+            kept = [batch for batch in self._waiting if batch.tag != tag]
             self._waiting.clear()
             self._waiting.extend(kept)
-            self.bytes_waiting = sum(item[1] for item in kept)
+            self._count = sum(len(batch.items) - batch.position for batch in kept)
+            self.bytes_waiting = sum(batch.size_bytes for batch in kept)
             if not kept:
                 self._drain()
 
@@ -95,17 +124,41 @@ class CallbackQueue:
             with contextlib.suppress(BlockingIOError):  # not readable is what is wanted
                 os.eventfd_read(self._fd)
 
-    def _pop(self, *, wait: bool) -> Callback | None:
+    def _pop(self, *, wait: bool) -> _Batch | None:
         with self._condition:
             while not self._waiting and wait and not self._closed and not self._lost:
                 self._condition.wait()
             if not self._waiting:
                 return None
-            callback, size, _ = self._waiting.popleft()
-            self.bytes_waiting -= size
+            batch = self._waiting.popleft()
+            self._count -= len(batch.items) - batch.position
+            self.bytes_waiting -= batch.size_bytes
             if not self._waiting:
                 self._drain()
-            return callback
+            return batch
+
+    def _put_back(self, batch: _Batch) -> None:
+        with self._condition:
+            if not self._closed:
+                self._waiting.appendleft(batch)
+                self._count += len(batch.items) - batch.position
+                self.bytes_waiting += batch.size_bytes
+                self._signal()
+
+    def _run(self, batch: _Batch, count_max: int) -> int:
+        """Run items of a batch; what is left, also by an exception, stays first in the queue."""
+        begin = batch.position
+        function = batch.function
+        try:
+            for item in batch.items[begin : begin + count_max]:
+                batch.position += 1
+                function(item)
+                if self._closed:
+                    break
+        finally:
+            if batch.position < len(batch.items):
+                self._put_back(batch)
+        return batch.position - begin
 
     def dispatch(self, flags: DispatchFlags | int = DispatchFlags.ALL) -> int:
         """Run callbacks in the calling thread; return how many ran.
@@ -119,16 +172,15 @@ class CallbackQueue:
         flags = DispatchFlags(flags)
         if self._closed:
             raise BadHandleError(self._name, "closed")
-        bound = 1 if flags in (DispatchFlags.ONE, DispatchFlags.ONE_NONBLOCKING) else None
-        if flags is DispatchFlags.ALL:
-            bound = CALLBACKS_PER_DISPATCH_MAX
+        bound = CALLBACKS_PER_DISPATCH_MAX
+        if flags in (DispatchFlags.ONE, DispatchFlags.ONE_NONBLOCKING):
+            bound = 1
         ran = 0
-        while bound is None or ran < bound:
-            callback = self._pop(wait=flags is DispatchFlags.BLOCKING)
-            if callback is None:
+        while ran < bound or flags is DispatchFlags.BLOCKING:
+            batch = self._pop(wait=flags is DispatchFlags.BLOCKING)
+            if batch is None:
                 break
-            callback()
-            ran += 1
+            ran += self._run(batch, max(bound - ran, 1))
         if self._lost and not ran and not self._closed:
             raise LibraryError(self._name, "the session is lost", definite=False)
         if not ran and flags is DispatchFlags.ONE_NONBLOCKING:

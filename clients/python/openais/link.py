@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,12 +18,12 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from openais.errors import BadHandleError
-from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
+from openais.node import bundles
+from openais.wire.codec import Buffer, DecodeError
 
 RECEIVE_BUDGET: Final = 256  # bundles per link and wake-up
 RECONNECT_MIN_MS: Final = 10
 RECONNECT_MAX_MS: Final = 200
-BUNDLE_BYTES: Final = 1 << 20  # a bundle is closed when it is that big
 MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
 
 
@@ -33,11 +33,11 @@ class LinkHandler(Protocol):
     def connected(self) -> None:
         """Learn that a new socket begins; `outgoing` is asked next."""
 
-    def outgoing(self) -> list[bytes]:
-        """Return the encoded messages that are to be sent now, in order."""
+    def outgoing(self) -> Sequence[Buffer]:
+        """Return the elements of messages that are to be sent now, in order."""
 
-    def received(self, messages: list[bytes]) -> None:
-        """Take the messages of one bundle."""
+    def received(self, elements: list[Buffer]) -> None:
+        """Take the elements of one bundle."""
 
     def lost(self) -> None:
         """Learn that the socket is gone, with all that was not answered."""
@@ -193,14 +193,12 @@ class _Loop(threading.Thread):
             if link.paused or link.socket is not socket:
                 break
             try:
-                frame = socket.recv(zmq.DONTWAIT)
+                elements = bundles.receive(socket)
             except zmq.Again:
                 break
-            try:
-                messages = unpack_bundle(frame)
             except DecodeError:
                 continue  # not a bundle: not from a service of ours
-            link.handler.received(messages)
+            link.handler.received(elements)
             self._send(link)
         while link.monitor is monitor and monitor.poll(0):
             parse_monitor_message(monitor.recv_multipart())
@@ -211,16 +209,9 @@ class _Loop(threading.Thread):
     def _send(self, link: Link) -> None:
         if link.socket is None:
             return
-        batch: list[bytes] = []
-        size = 0
-        for message in link.handler.outgoing():
-            batch.append(message)
-            size += len(message)
-            if size >= BUNDLE_BYTES:
-                link.socket.send(pack_bundle(batch))
-                batch, size = [], 0
-        if batch:
-            link.socket.send(pack_bundle(batch))
+        elements = link.handler.outgoing()
+        if elements:
+            bundles.send(link.socket, elements)
 
 
 _guard = threading.Lock()

@@ -19,7 +19,7 @@ from openais.errors import AisError
 from openais.link import Link
 from openais.node import paths
 from openais.wire import session as wire
-from openais.wire.codec import DecodeError, Table
+from openais.wire.codec import Buffer, DecodeError, Table
 from openais.wire.status import ONE_MILLISECOND_NS, ONE_SECOND_NS, Status
 
 OPEN_TIMEOUT_NS: Final = 10 * ONE_SECOND_NS
@@ -250,14 +250,11 @@ class Session:
                 pending.sent = self._resume
             return outbox
 
-    def received(self, messages: list[bytes]) -> None:
+    def received(self, elements: list[Buffer]) -> None:
         """Take messages of the service."""
-        for data in messages:
-            try:
-                message = wire.TABLE.decode(data)
-            except DecodeError:
-                continue  # a newer service may say what we need not understand
-            self._message(message)
+        for message in wire.TABLE.take(elements):
+            if not isinstance(message, DecodeError):  # a newer service may say more than we know
+                self._message(message)
 
     def lost(self) -> None:
         """The service or the connection is gone; a new one follows."""

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import zmq
 
+from openais.node import bundles
 from openais.node.paths import SocketPathError, socket_path
 from openais.wire import port, session
-from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
+from openais.wire.codec import DecodeError
 
 TIMEOUT_S: Final = 2.0
 TOTEMD: Final = "totemd"
@@ -43,7 +44,7 @@ def query(run_dir: Path, process: str, timeout_s: float = TIMEOUT_S) -> dict[str
             asked = port.TABLE.encode(port.StatusQuery(1))
         else:
             asked = session.TABLE.encode(session.StatusQuery())
-        socket.send(pack_bundle([asked]))
+        bundles.send(socket, [asked])
         return _answer(socket, process, time.monotonic() + timeout_s)
     finally:
         socket.close()
@@ -51,17 +52,17 @@ def query(run_dir: Path, process: str, timeout_s: float = TIMEOUT_S) -> dict[str
 
 def _answer(socket: zmq.Socket[bytes], process: str, deadline: float) -> dict[str, Any] | None:
     while (left := deadline - time.monotonic()) > 0 and socket.poll(int(left * 1000) + 1):
-        for data in _messages(socket.recv(), process):
+        for data in _messages(socket, process):
             if isinstance(data, port.StatusReport | session.StatusReport):
                 document: dict[str, Any] = json.loads(data.json)
                 return document
     return None
 
 
-def _messages(frame: bytes, process: str) -> list[Any]:
+def _messages(socket: zmq.Socket[bytes], process: str) -> list[Any]:
     table = port.TABLE if process == TOTEMD else session.TABLE
     try:
-        return [table.decode(data) for data in unpack_bundle(frame)]
+        return list(table.take(bundles.receive(socket)))
     except DecodeError:
         return []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ class Cpg:
     ) -> None:
         self._timeout: Final = timeout
         self._loop: Final = asyncio.get_running_loop()
-        self._events: Final[asyncio.Queue[tuple[Event, int] | None]] = asyncio.Queue()
+        self._events: Final[asyncio.Queue[tuple[Sequence[Event], int] | None]] = asyncio.Queue()
         self._waiting_bytes = 0
         self._connection: Final = GroupConnection(run_dir, self._push, self._end, rejoin=rejoin)
 
@@ -63,9 +63,9 @@ class Cpg:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _push(self, event: Event, size: int) -> None:
+    def _push(self, events: Sequence[Event], size: int) -> None:
         self._waiting_bytes += size
-        self._call(self._events.put_nowait, (event, size))
+        self._call(self._events.put_nowait, (events, size))
         if self._waiting_bytes > QUEUE_BYTES_MAX or self._events.qsize() > QUEUE_EVENTS_MAX:
             self._connection.link.pause()
 
@@ -85,7 +85,8 @@ class Cpg:
             self._waiting_bytes -= item[1]
             if self._connection.link.paused and self._events.empty():
                 self._connection.link.resume()
-            yield item[0]
+            for event in item[0]:
+                yield event
 
     async def _request(self, call: str, make: Callable[[int], Any]) -> Any:
         future: asyncio.Future[tuple[Status, Any, str]] = self._loop.create_future()

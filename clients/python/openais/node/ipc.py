@@ -18,10 +18,11 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from openais.node import bundles
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from openais.node.paths import SocketPathError, socket_path
-from openais.wire.codec import DecodeError, pack_bundle, unpack_bundle
+from openais.wire.codec import Buffer, DecodeError, unpack_frames
 from openais.wire.status import Status
 
 RECEIVE_BUDGET: Final = 256  # bundles per wake-up
@@ -69,7 +70,7 @@ class _Client:
     identity: bytes
     peer: Peer
     descriptor: int
-    waiting: deque[bytes] = field(default_factory=deque)
+    waiting: deque[tuple[Buffer, ...]] = field(default_factory=deque)
     waiting_bytes: int = 0
     dropped: bool = False
 
@@ -162,7 +163,7 @@ class IpcServer:
     @property
     def pending(self) -> bool:
         """True: call `receive` again soon: the budget was used up, or a client reads slowly."""
-        return self._more or bool(self._unsent)
+        return self._more or bool(self._unsent) or bool(self._dead)
 
     def peer(self, client: int) -> Peer:
         """Return who a client is."""
@@ -177,8 +178,8 @@ class IpcServer:
         """Clients connected now."""
         return len(self._clients)
 
-    def receive(self) -> list[tuple[int, list[bytes]]]:
-        """Return (client, messages) of the bundles that have come, within the budget."""
+    def receive(self) -> list[tuple[int, list[Buffer]]]:
+        """Return (client, elements) of the bundles that have come, within the budget."""
         self._read_monitor()
         received = []
         self._more = True
@@ -192,7 +193,8 @@ class IpcServer:
             if client is None or client.dropped:
                 continue
             try:
-                received.append((client.id, unpack_bundle(frames[1].buffer)))
+                elements = unpack_frames([frame.buffer for frame in frames[1:]])
+                received.append((client.id, elements))
                 self.stats.bundles_received += 1
             except DecodeError as error:
                 self._malformed(client, str(error))
@@ -203,9 +205,6 @@ class IpcServer:
         client = self._by_identity.get(identity)
         if client is None:
             client = self._open(identity, frames[-1])
-        if client is not None and len(frames) != 2:
-            self._malformed(client, f"{len(frames) - 1} frames, one expected")
-            return None
         return client
 
     def _malformed(self, client: _Client, rule: str) -> None:
@@ -247,8 +246,7 @@ class IpcServer:
         if self.stats.clients_refused & (self.stats.clients_refused - 1) == 0:
             _LOG.warning("client_refused", uid=peer.uid, pid=peer.pid, rule=rule)
         with contextlib.suppress(zmq.ZMQError):  # it does not even read its refusal
-            words = pack_bundle([self._refuse(status, rule)])
-            self._socket.send_multipart([identity, words], zmq.DONTWAIT)
+            bundles.send(self._socket, [self._refuse(status, rule)], identity)
 
     def _watch(self, client: _Client) -> None:
         pid = client.peer.pid
@@ -323,13 +321,13 @@ class IpcServer:
             c.waiting.clear()
             c.waiting_bytes = 0
 
-    def send(self, client: int, message: bytes) -> None:
-        """Queue an encoded message; `flush` sends it."""
+    def send(self, client: int, *elements: Buffer) -> None:
+        """Queue the elements of one encoded message; `flush` sends them."""
         c = self._clients.get(client)
         if c is None or c.dropped:
             return
-        c.waiting.append(message)
-        c.waiting_bytes += len(message)
+        c.waiting.append(elements)
+        c.waiting_bytes += sum(map(len, elements))
         self._unsent.add(client)
         if c.waiting_bytes > UNSENT_BYTES_MAX or len(c.waiting) > UNSENT_MESSAGES_MAX:
             self._overflow(c)
@@ -343,7 +341,7 @@ class IpcServer:
         c.dropped = True
         c.waiting.clear()
         words = self._refuse(Status.ERR_LIBRARY, "this client did not read what it was sent")
-        c.waiting.append(words)  # goes out when it reads again
+        c.waiting.append((words,))  # goes out when it reads again
         c.waiting_bytes = len(words)
         self._closed.append((c.id, c.peer.pid))
 
@@ -356,13 +354,16 @@ class IpcServer:
 
     def _send(self, c: _Client) -> bool:
         while c.waiting:
-            batch = [c.waiting[0]]
-            size = len(batch[0])
-            while len(batch) < len(c.waiting) and size < BUNDLE_BYTES:
-                batch.append(c.waiting[len(batch)])
-                size += len(batch[-1])
+            batch: list[Buffer] = []
+            count = size = 0
+            for message in c.waiting:
+                batch += message
+                count += 1
+                size += sum(map(len, message))
+                if size >= BUNDLE_BYTES:
+                    break
             try:
-                self._socket.send_multipart([c.identity, pack_bundle(batch)], zmq.DONTWAIT)
+                bundles.send(self._socket, batch, c.identity)
             except zmq.Again:
                 return False
             except zmq.ZMQError as error:
@@ -370,9 +371,9 @@ class IpcServer:
                     raise
                 return True  # its end is on the way
             self.stats.bundles_sent += 1
-            for message in batch:
+            for _ in range(count):
                 c.waiting.popleft()
-                c.waiting_bytes -= len(message)
+            c.waiting_bytes -= size
         return True
 
     def close(self) -> None:

@@ -12,14 +12,15 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgpack
 
 MESSAGE_SIZE_MAX: Final = 128 << 20  # bytes of one encoded message
 ITEMS_MAX: Final = 1 << 20  # elements of one list on the wire
+FRAME_SIZE_MIN: Final = 4096  # bytes; what is shorter is cheaper to copy than to send apart
 TAG_MAX: Final = 127  # so that a tag is one byte, readable without decoding the rest
 
 _ONE_BYTE_ARRAY_MASK: Final = 0xF0
@@ -27,7 +28,10 @@ _ONE_BYTE_ARRAY: Final = 0x90
 _TWO_BYTE_ARRAY: Final = 0xDC
 
 Message = TypeVar("Message")
+Buffer: TypeAlias = bytes | memoryview
 _Convert = Callable[[Any], Any]
+_BYTES: Final = frozenset((bytes,))
+_BYTES_OR_NONE: Final = frozenset((bytes, type(None)))
 
 
 class DecodeError(Exception):
@@ -78,7 +82,7 @@ def _union(kind: Any, where: str) -> _Convert:
 
 
 def _converter(kind: Any, where: str) -> _Convert:
-    kind = getattr(kind, "__supertype__", kind)
+    kind = bytes if kind == Buffer else getattr(kind, "__supertype__", kind)
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         return _union(kind, where)
@@ -120,12 +124,17 @@ class Table:
     Args:
         name: used in error texts.
         messages: tag (0..127) to message class; a deleted tag stays reserved.
+        carriers: classes whose last field, ``payload``, travels as the next element of the
+            bundle, so that it is neither packed nor unpacked on the way.
     """
 
-    def __init__(self, name: str, messages: dict[int, type[Any]]) -> None:
+    def __init__(
+        self, name: str, messages: dict[int, type[Any]], carriers: tuple[type[Any], ...] = ()
+    ) -> None:
         assert all(0 <= tag <= TAG_MAX for tag in messages), "a tag is one byte"
         self.name: Final = name
         self.messages: Final = messages
+        self._carriers: Final = frozenset(carriers)
         self._tags: Final = {kind: tag for tag, kind in messages.items()}
         self._names: Final = {
             kind: tuple(f.name for f in dataclasses.fields(kind)) for kind in messages.values()
@@ -143,7 +152,34 @@ class Table:
         packed: bytes = msgpack.packb([self._tags[kind], *fields], default=_flatten)
         return packed
 
-    def decode(self, data: bytes | memoryview) -> Any:
+    def put(self, message: Any, elements: list[Buffer]) -> None:
+        """Append a message to the elements of a bundle; the payload of a carrier is its own."""
+        kind = type(message)
+        if kind not in self._carriers:
+            elements.append(self.encode(message))
+            return
+        *head, payload = [getattr(message, name) for name in self._names[kind]]
+        packed: bytes = msgpack.packb([self._tags[kind], *head, b""])
+        elements += (packed, payload)
+
+    def take(self, elements: Iterable[Buffer]) -> Iterator[Any]:
+        """Yield the messages of a bundle's elements; a `DecodeError` in the place of a bad one."""
+        remaining = iter(elements)
+        for data in remaining:
+            try:
+                message = self.decode(data)
+            except DecodeError as error:
+                yield error
+                continue
+            if type(message) in self._carriers:
+                payload = next(remaining, None)
+                if payload is None:
+                    yield DecodeError(f"{type(message).__name__}: the payload is missing")
+                    return
+                message = dataclasses.replace(message, payload=payload)
+            yield message
+
+    def decode(self, data: Buffer) -> Any:
         """Decode one message.
 
         Returns:
@@ -161,7 +197,7 @@ class Table:
         return convert(values[1:])
 
 
-def tag_of(data: bytes | memoryview) -> int:
+def tag_of(data: Buffer) -> int:
     """Read the tag of an encoded message without decoding it.
 
     Raises:
@@ -178,22 +214,54 @@ def tag_of(data: bytes | memoryview) -> int:
     return tag
 
 
-def pack_bundle(messages: list[bytes]) -> bytes:
-    """Pack encoded messages into one bundle, the unit that sockets carry and the ring orders."""
-    packed: bytes = msgpack.packb(messages)
+def pack_bundle(messages: Sequence[Buffer]) -> bytes:
+    """Pack messages into one bundle, the unit that the ring orders."""
+    packed: bytes = msgpack.packb(messages)  # any sequence but a tuple subclass
     return packed
 
 
-def unpack_bundle(data: bytes | memoryview) -> list[bytes]:
+def unpack_bundle(data: Buffer) -> list[bytes]:
     """Open a bundle.
 
     Raises:
         DecodeError: not an array of byte strings, or over a bound.
     """
     values = _unpack("bundle", data)
-    if not isinstance(values, list) or any(type(value) is not bytes for value in values):
+    if not isinstance(values, list) or not set(map(type, values)) <= _BYTES:
         raise DecodeError("bundle: not an array of byte strings")
     return values
+
+
+def pack_frames(elements: Sequence[Buffer]) -> list[Buffer]:
+    """Pack elements into the frames of one message of a socket.
+
+    The first frame is the bundle; an element of FRAME_SIZE_MIN bytes or more is a frame of its
+    own, and None stands in its place.
+    """
+    large = [element for element in elements if len(element) >= FRAME_SIZE_MIN]
+    if not large:
+        return [pack_bundle(elements)]
+    small = [None if len(element) >= FRAME_SIZE_MIN else element for element in elements]
+    return [msgpack.packb(small), *large]
+
+
+def unpack_frames(frames: Sequence[Buffer]) -> list[Buffer]:
+    """Open the frames of one message of a socket.
+
+    Raises:
+        DecodeError: not what `pack_frames` makes, or over a bound.
+    """
+    if len(frames) == 1:
+        return typing.cast("list[Buffer]", unpack_bundle(frames[0]))
+    if not frames:
+        raise DecodeError("bundle: no frame")
+    values = _unpack("bundle", frames[0])
+    if not isinstance(values, list) or values.count(None) != len(frames) - 1:
+        raise DecodeError("bundle: frames do not match the places left for them")
+    if not set(map(type, values)) <= _BYTES_OR_NONE:
+        raise DecodeError("bundle: not an array of byte strings")
+    large = iter(frames[1:])
+    return [next(large) if value is None else value for value in values]
 
 
 def pack_state(values: Any) -> bytes:
@@ -202,7 +270,7 @@ def pack_state(values: Any) -> bytes:
     return packed
 
 
-def unpack_state(data: bytes | memoryview) -> Any:
+def unpack_state(data: Buffer) -> Any:
     """Unpack what `pack_state` packed.
 
     Raises:
@@ -211,7 +279,7 @@ def unpack_state(data: bytes | memoryview) -> Any:
     return _unpack("state", data, size_max=1 << 32)
 
 
-def _unpack(name: str, data: bytes | memoryview, size_max: int = MESSAGE_SIZE_MAX) -> Any:
+def _unpack(name: str, data: Buffer, size_max: int = MESSAGE_SIZE_MAX) -> Any:
     if len(data) > size_max:
         raise DecodeError(f"{name}: {len(data)} bytes, limit {size_max}")
     try:

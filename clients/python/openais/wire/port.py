@@ -1,9 +1,9 @@
 """The local protocol of totemd: attach, multicast, ordered deliveries and views.
 
-Spoken over a ZeroMQ DEALER (client) to ROUTER (totemd, ``totemd.sock``). Each ZeroMQ message is one
-frame, a bundle (`codec.pack_bundle`) of messages of `TABLE`. A connection is either the *seat* of
-a service (durable: it survives the process) or a *process* of applications (CPG). What totemd
-sends on a connection is one ordered stream.
+Spoken over a ZeroMQ DEALER (client) to ROUTER (totemd, ``totemd.sock``). Each ZeroMQ message is a
+bundle (`codec.pack_frames`) of messages of `TABLE`; one that carries a payload takes two elements.
+A connection is either the *seat* of a service (durable: it survives the process) or a *process* of
+applications (CPG). What totemd sends on a connection is one ordered stream.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from openais.wire.codec import Table
+from openais.wire.codec import Buffer, Table
 from openais.wire.status import Status
 
-VERSION: Final = 1
-VERSION_MIN: Final = 1
+VERSION: Final = 2
+VERSION_MIN: Final = 2  # 1 packed payloads into their messages
 
 SOCKET_NAME: Final = "totemd.sock"
 GROUP_NAME_SIZE_MAX: Final = 128  # bytes
@@ -121,7 +121,7 @@ class Multicast:
 
     request: int
     guarantee: Guarantee
-    payload: bytes
+    payload: Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,18 @@ class Delivered:
     index: int
     node_id: int
     pid: int
-    payload: bytes
+    payload: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredOwn:
+    """PROCESS only. In the place of a `Delivered`: the caller's own multicast ``request``.
+
+    Its payload does not travel back; the caller kept it.
+    """
+
+    index: int
+    request: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,5 +320,7 @@ TABLE: Final = Table(
         73: Members,
         74: Groups,
         75: StatusReport,
+        76: DeliveredOwn,
     },
+    carriers=(Multicast, Delivered),
 )

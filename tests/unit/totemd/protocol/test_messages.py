@@ -32,7 +32,7 @@ GROUP = GroupKey(Space.PROCESS, b"g")
 GROUP_SAMPLES = [
     groups.encode_join(groups.GroupJoin(GROUP, 7, 100)),
     groups.encode_leave(groups.GroupLeave(GROUP, 7, Reason.LEAVE)),
-    groups.encode_multicast(groups.GroupMulticast(GROUP, 7, b"payload")),
+    groups.encode_multicast(groups.GroupMulticast(GROUP, 7, 3, b"payload")),
     groups.encode_list(groups.ProcessList(RING, 3, ((GROUP, 7, 100, 2),))),
 ]
 
