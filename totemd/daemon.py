@@ -63,7 +63,7 @@ def parameters(config: NodeConfig) -> RingParameters:
     """
     t = config.totem
     standard = RingParameters()
-    given: dict[str, int | None] = {
+    given: dict[str, Any] = {
         "token_ns": t.token_ms * MS,
         "token_coefficient_ns": t.token_coefficient_ms * MS,
         "token_retransmit_ns": t.token_retransmit_ms * MS,

@@ -1,7 +1,7 @@
 """The state of the ring protocol that its parts share, and what every part does with it.
 
-The parts are `visits` (the token and ordering), `recovery`, `membership`; `ring.Ring` puts them
-together. The names are those of the Totem papers.
+The parts are `repair`, `idle`, `visits` (the token and ordering), `recovery`, `membership`;
+`ring.Ring` puts them together. The names are those of the Totem papers.
 """
 
 from __future__ import annotations
@@ -21,14 +21,23 @@ from totemd.protocol.effects import (
     State,
     Unicast,
 )
-from totemd.protocol.messages import Commit, Data, Message, RingId, Token
+from totemd.protocol.messages import POST, Commit, Data, Message, RingId, Token
 from totemd.protocol.ordering import Store
-from totemd.protocol.parameters import RingParameters
-from totemd.protocol.timers import Timer, Timers
+from totemd.protocol.parameters import AccelPriority, RingParameters
+from totemd.protocol.timers import NEVER, TOKEN_RETRANSMIT, Jitter, Timers
 
 HISTORY_MAX: Final = 16  # rings whose late traffic is recognised
+TOKEN_TIMES_MAX: Final = 100  # arrivals of the token that are remembered
 RING_SEQ_STEP: Final = 4  # leaves room for the step of 1 at a restart
+PEER_NOTE_NS: Final = 3_600_000_000_000  # the same fact about a node is reported once in so long
+PEER_NOTES_MAX: Final = 1024
 SAFE: Final = 3
+
+# In Python 3.11 the look-up of an enumeration's member costs as much as a call.
+OPERATIONAL: Final = State.OPERATIONAL
+GATHER: Final = State.GATHER
+COMMIT: Final = State.COMMIT
+RECOVERY: Final = State.RECOVERY
 
 Order = tuple[int, int]  # (session start, packet counter) of a transmitter
 
@@ -54,17 +63,25 @@ class Stats:
     tokens_duplicate: int = 0
     tokens_sent_again: int = 0
     tokens_lost: int = 0
+    tokens_late: int = 0
     tokens_held: int = 0
     messages_sent: int = 0
     messages_received: int = 0
     messages_duplicate: int = 0
     messages_sent_again: int = 0
     messages_requested: int = 0
+    hold_cancels_sent: int = 0
+    hold_cancels_received: int = 0
+    merges_sent: int = 0
+    merges_received: int = 0
+    joins_sent: int = 0
     joins_received: int = 0
     joins_stale: int = 0
     foreign_stale: int = 0
     gathers: int = 0
     gathers_in_a_row: int = 0
+    gathers_timed_out: int = 0
+    consensus_timeouts: int = 0
     commits: int = 0
     recoveries: int = 0
     rings_installed: int = 0
@@ -73,6 +90,7 @@ class Stats:
     failed_to_receive: int = 0
     protocol_errors: int = 0
     pauses: int = 0
+    rotation_us: int = 0
 
 
 class Core:
@@ -84,6 +102,7 @@ class Core:
         node_id: int,
         boot_epoch: int,
         stored_ring_seq: int,
+        seed: int,
         source: FrameSource,
     ) -> None:
         parameters.validate()
@@ -94,9 +113,12 @@ class Core:
         self.source: Final = source
         self.stats: Final = Stats()
         self.timers: Final = Timers()
+        self.jitter: Final = Jitter(seed << 32 ^ node_id)
         self.state = State.GATHER
         self.booted_ns = 0
         self.now_ns = 0
+        self.sender = node_id  # of the message being handled
+        self.order: Order = (0, 0)
 
         self.installed_ring = RingId(stored_ring_seq + 1, node_id)
         self.installed_members: tuple[int, ...] = (node_id,)
@@ -126,20 +148,40 @@ class Core:
 
         self._out: list[Effect] = []
         self._loopback: Final[deque[Message]] = deque()
+        self._peer_notes: Final[dict[tuple[str, int], int]] = {}  # -> reported at
+        self.token_times_ns: Final[deque[int]] = deque(maxlen=TOKEN_TIMES_MAX)
+        self.adopt_members((node_id,))
         self.reset_ring()
 
     def _new_store(self, ring: RingId) -> Store:
         return Store(ring, self.parameters.seq_base, self.parameters.max_gap_messages)
 
+    def adopt_members(self, members: tuple[int, ...]) -> None:
+        """Take over the members of the ring `ring_id`, and what follows from them."""
+        p = self.parameters
+        position = members.index(self.me)
+        self.ring_members = members
+        self.successor = members[(position + 1) % len(members)]
+        self.predecessor = members[position - 1]
+        self.is_representative = position == 0
+        self.alone = len(members) == 1
+        self.window = p.window(len(members))
+        self.token_loss_ns = p.token_loss_ns(len(members))
+        self.priority_flags = 0 if p.accel_priority is AccelPriority.EAGER else POST
+
     def reset_ring(self) -> None:
         """Forget what belongs to one ring's rotation."""
+        base = self.parameters.seq_base
         self.my_token_seq = -1
         self.last_sent: Token | Commit | None = None
         self.last_sent_to = 0
+        self.last_sent_ns = 0
+        self.sent_on_duplicate_ns = -NEVER
+        self.evidence_above = NEVER  # a message above shows that the token arrived
         self.retransmit_ns = self.parameters.token_retransmit_first_ns
-        self.prev_sent_seq = self.parameters.seq_base
+        self.prev_sent_seq = base
         self.prev_sent_aru: int | None = None
-        self.safe_to = self.parameters.seq_base
+        self.safe_to = base
         self.sent_last_visit = 0
         self.backlog_last_visit = 0
         self.aru_count = 0
@@ -149,10 +191,15 @@ class Core:
         self.held: Token | None = None
         self.cancels_left = 0
         self.visits = 0
+        self.token_first = False  # the shell should read the token before data
+        self.priority_above = NEVER  # visits of the predecessor that raise `token_first`
+        self.after_token: list[Data] = []  # numbered in this visit, to be sent after the token
         self.rotation_ns = 0
         self.last_visit_ns = 0
+        self.token_times_ns.clear()
         self.misses: dict[int, int] = {}
         self.sent_again_at: dict[int, int] = {}
+        self.asked: dict[int, tuple[int, int]] = {}  # seq -> requester, consecutive visits
         # recovery
         self.recovery_queue: dict[int, Data] = {}
         self.transitional: tuple[int, ...] = ()
@@ -175,15 +222,19 @@ class Core:
         """Ask the world for something."""
         self._out.append(effect)
 
-    def take(self) -> list[Effect]:
-        """Hand the effects over."""
-        out = self._out
-        self._out = []
-        return out
-
     def note(self, event: str, **fields: object) -> None:
         """Report a rare fact."""
         self.emit(Noted(event, tuple((key, str(value)) for key, value in fields.items())))
+
+    def note_peer(self, event: str, node: int, **fields: object) -> None:
+        """Report a fact about a node that may come with each of its messages."""
+        noted_ns = self._peer_notes.get((event, node))
+        if noted_ns is not None and self.now_ns - noted_ns < PEER_NOTE_NS:
+            return
+        if len(self._peer_notes) >= PEER_NOTES_MAX:
+            self._peer_notes.clear()
+        self._peer_notes[event, node] = self.now_ns
+        self.note(event, node=node, **fields)
 
     def move(self, new: State, cause: Cause) -> None:
         """Change the state; the only place where it changes."""
@@ -192,40 +243,41 @@ class Core:
 
     def multicast(self, message: Message) -> None:
         """Send to all nodes."""
-        self.emit(Multicast(message))
+        self._out.append(Multicast(message))
 
     def unicast(self, node_id: int, message: Message) -> None:
         """Send to one node; to this one without the network."""
         if node_id == self.me:
             self._loopback.append(message)
         else:
-            self.emit(Unicast(node_id, message))
+            self._out.append(Unicast(node_id, message))
 
-    def successor(self, members: tuple[int, ...]) -> int:
-        """Return the next member in ring order."""
-        return members[(members.index(self.me) + 1) % len(members)]
-
-    def token_loss_ns(self) -> int:
-        """Return the token timeout of the present or forming ring."""
-        count = len(self.commit.entries) if self.commit is not None else len(self.installed_members)
-        return self.parameters.token_loss_ns(count)
-
-    def remember_sent(self, to: int, message: Token | Commit) -> None:
-        """Keep what was sent last, and arm its retransmission."""
+    def send_on(self, message: Token | Commit) -> None:
+        """Send the token or commit token to the next member; it is sent again until it arrived."""
+        to = self.successor
         self.last_sent = message
         self.last_sent_to = to
+        self.last_sent_ns = self.now_ns
         if to == self.me:
+            self._loopback.append(message)
             return
+        self._out.append(Unicast(to, message))
         self.retransmit_ns = self._first_retransmit_ns(message)
-        self.timers.set(Timer.TOKEN_RETRANSMIT, self.now_ns + self.retransmit_ns)
+        self.timers.set(TOKEN_RETRANSMIT, self.now_ns + self.retransmit_ns)
+        self.evidence_above = message.seq if type(message) is Token else -1
 
     def _first_retransmit_ns(self, message: Token | Commit) -> int:
         p = self.parameters
-        if isinstance(message, Commit) or not self.rotation_ns:
+        if not self.rotation_ns or type(message) is Commit:
             return p.token_retransmit_first_ns
         if self.idle >= p.idle_rotations:
-            return p.token_retransmit_ns
+            return p.token_retransmit_ns  # the token may be held
         return min(p.token_retransmit_ns, max(p.token_retransmit_min_ns, 8 * self.rotation_ns))
+
+    def token_arrived(self) -> None:
+        """Stop sending the token again: there is evidence that the next member has it."""
+        self.timers.cancel(TOKEN_RETRANSMIT)
+        self.evidence_above = NEVER
 
     def configuration(
         self,
@@ -239,3 +291,21 @@ class Core:
     ) -> None:
         """Deliver a configuration."""
         self.emit(Configuration(kind, ring, members, old_ring, left, joined))
+
+    # What the parts use of each other
+
+    def foreign(self, ring: RingId, cause: Cause) -> None:
+        """Overridden by membership: traffic of another ring."""
+        raise NotImplementedError
+
+    def gather(self, cause: Cause, failing: frozenset[int] = frozenset()) -> None:
+        """Overridden by membership: leave the ring and propose another."""
+        raise NotImplementedError
+
+    def recovery_step(self, token: Token) -> bool:
+        """Overridden by recovery: a token visit of a ring that is not installed."""
+        raise NotImplementedError
+
+    def install(self) -> None:
+        """Overridden by recovery: deliver the new ring."""
+        raise NotImplementedError

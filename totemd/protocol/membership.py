@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from totemd.protocol.core import RING_SEQ_STEP, Order
-from totemd.protocol.effects import Cause, Persist, Retired, State
+from totemd.protocol.core import (
+    COMMIT,
+    GATHER,
+    OPERATIONAL,
+    RECOVERY,
+    RING_SEQ_STEP,
+    FrameSource,
+)
+from totemd.protocol.damping import HoldOffs
+from totemd.protocol.effects import Cause, Persist, Retired
 from totemd.protocol.messages import (
+    NODES_MAX,
     Commit,
-    Data,
     Entry,
     Join,
     Leave,
@@ -17,6 +25,7 @@ from totemd.protocol.messages import (
     RingId,
     Token,
 )
+from totemd.protocol.parameters import RingParameters
 from totemd.protocol.recovery import Recovery
 from totemd.protocol.timers import Timer
 
@@ -24,61 +33,100 @@ LEAVE_COPIES: Final = 3
 LEAVE_INTERVAL_NS: Final = 5_000_000
 LEAVE_LINGER_NS: Final = 20_000_000  # after the last copy, before the process may exit
 LEAVE_DRAIN_NS: Final = 500_000_000
-FLAP_WINDOW: Final = 10  # times token + consensus
+MERGE_BUSY: Final = 10  # times the merge interval while the ring's messages tell of it
+TIMED_OUT_NOTED: Final = 3  # gathers that end by a timeout before the network is suspected
 
-
-@dataclass(slots=True)
-class HoldOff:
-    """A node that keeps being excluded is not merged with for a while."""
-
-    count: int = 0
-    last_ns: int = 0
-    until_ns: int = 0
+# What rests on time: none of it may count the time that this process was not scheduled.
+VERDICTS: Final = (Timer.TOKEN_LOSS, Timer.HEARTBEAT, Timer.CONSENSUS)
 
 
 class Membership(Recovery):
     """The GATHER and COMMIT states."""
 
-    hold_offs: dict[int, HoldOff]
-    sender: int  # of the message being handled
+    def __init__(
+        self,
+        parameters: RingParameters,
+        node_id: int,
+        boot_epoch: int,
+        stored_ring_seq: int,
+        seed: int,
+        source: FrameSource,
+    ) -> None:
+        super().__init__(parameters, node_id, boot_epoch, stored_ring_seq, seed, source)
+        unit_ns = parameters.token_ns + parameters.consensus_ns
+        self.hold_offs: Final = HoldOffs(unit_ns, parameters.flap_max_ns)
+        self.agreed_on: Final = parameters.agreed_on()
+        self.hears_me: Final[set[int]] = set()  # who listed this node in its newest join
+        self.timed_out_ns = 0
+        self.timed_out_in_a_row = 0
+        self.gather_began_ns = 0
 
-    def gather(self, cause: Cause) -> None:
-        """Leave the ring, or begin again: propose a membership."""
-        self.timers.cancel(*(t for t in Timer if t is not Timer.LEAVE))
-        if self.state in (State.COMMIT, State.RECOVERY) and self.commit is not None:
-            self.proc = {entry.node for entry in self.commit.entries}
+    def gather(self, cause: Cause, failing: frozenset[int] = frozenset()) -> None:
+        """Leave the ring, or begin again: propose a membership.
+
+        Args:
+            cause: for the log.
+            failing: who is not to be in it.
+        """
+        self.timers.cancel_all(keep=(Timer.LEAVE, Timer.SEND_JOIN))
+        if self.state in (COMMIT, RECOVERY):
+            self.proc = set(self.ring_members)
             self.fail &= self.left_cleanly
-        if self.state is not State.GATHER or cause is Cause.BOOT:
-            self.heard = {self.me}
-            self.since = {}
+        begins = self.state is not GATHER or cause is Cause.BOOT
+        if self.state is OPERATIONAL:
+            self.gather_began_ns = self.now_ns
+        if begins:
+            self.hear_anew()
             self.stats.gathers += 1
             self.stats.gathers_in_a_row += 1
         self.new = None
         self.commit = None
         self.last_sent = None
         self.held = None
+        self.token_first = False
+        self.after_token = []
         self.recovery_queue = {}
-        self.proc.add(self.me)
+        self.fail |= failing
+        self.proc |= failing | {self.me}
         self.fail.discard(self.me)
-        if self.state is not State.GATHER or cause is Cause.BOOT:
-            self.move(State.GATHER, cause)
+        if begins:
+            self.move(GATHER, cause)
         self.consensus = {self.me}
         for node in self.proc:
             self.since.setdefault(node, self.now_ns)
-        self._send_join()
+        self._propose()
         self.timers.set(Timer.JOIN, self.now_ns + self.parameters.join_ns)
         self.timers.set(Timer.CONSENSUS, self.now_ns + self.parameters.consensus_ns)
         if self.proc - self.fail == {self.me}:
             self._check_consensus()
 
-    def _send_join(self) -> None:
+    def hear_anew(self) -> None:
+        """Forget who spoke since the gathering began."""
+        self.heard = {self.me}
+        self.since = {}
+
+    def _propose(self) -> None:
+        """Send a join, at once or so that a delay makes one of several."""
+        delay_ns = self.parameters.send_join_max_ns(len(self.proc))
+        if not delay_ns:
+            self.on_send_join_due()
+        elif not self.timers.armed(Timer.SEND_JOIN):
+            self.timers.set(Timer.SEND_JOIN, self.now_ns + self.jitter.below(delay_ns + 1))
+
+    def on_send_join_due(self) -> None:
+        """Tell what this node proposes now."""
+        self.stats.joins_sent += 1
         proc, fail = tuple(sorted(self.proc)), tuple(sorted(self.fail))
-        self.multicast(Join(self.ring_id, self.boot_epoch, self.max_seq, proc, fail))
+        self.multicast(
+            Join(self.ring_id, self.boot_epoch, self.max_seq, proc, fail, self.agreed_on)
+        )
 
     # Joins
 
     def on_join_operational(self, j: Join) -> None:
         """A join while the ring works: somebody new, or somebody who lost it."""
+        if not self._in_order(j):
+            return
         q = self.sender
         stale = (
             q in self.installed_members
@@ -88,17 +136,24 @@ class Membership(Recovery):
         if self.me in j.fail or stale:
             self.stats.joins_stale += 1
             return
+        if not self._admits(j):
+            return
         self._process(j)
-        if self.state is State.OPERATIONAL:
+        if self.state is OPERATIONAL:
             self.gather(Cause.JOIN)
+            self._count_consensus(j)
+        self.heard.add(q)
 
     def on_join_gather(self, j: Join) -> None:
         """A join while gathering."""
-        self.heard.add(self.sender)
-        self._process(j)
+        if self._in_order(j) and self._admits(j):
+            self.heard.add(self.sender)
+            self._process(j)
 
     def on_join_commit(self, j: Join) -> None:
         """A join from a member of the commit that has moved on."""
+        if not self._in_order(j):
+            return
         assert self.commit is not None
         entry = next((e for e in self.commit.entries if e.node == self.sender), None)
         if entry is None:
@@ -106,77 +161,100 @@ class Membership(Recovery):
         moved_on = j.ring.seq >= self.ring_id.seq
         sets = (frozenset(j.proc), frozenset(j.fail))
         if moved_on or (entry.old_ring is None and sets != self.agreed_sets):
-            self.gather(Cause.JOIN)
-            self.heard.add(self.sender)
-            self._process(j)
+            self._follow(j)
 
     def on_join_recovery(self, j: Join) -> None:
         """A join from a member of the forming ring that has moved on."""
-        assert self.commit is not None
-        members = {entry.node for entry in self.commit.entries}
-        if self.sender in members and j.ring.seq >= self.ring_id.seq:
+        moved_on = self._in_order(j) and j.ring.seq >= self.ring_id.seq
+        if moved_on and self.sender in self.ring_members:
+            self._follow(j)
+
+    def _follow(self, j: Join) -> None:
+        if self._admits(j):
             self.gather(Cause.JOIN)
             self.heard.add(self.sender)
             self._process(j)
 
-    def accept_order(self, sender: int, order: Order, message: Join | Leave) -> bool:
-        """Drop joins that were overtaken by newer ones of the same sender."""
+    def _in_order(self, message: Join | Leave) -> bool:
+        """Learn about the sender; False: a newer join of it overtook this one."""
+        sender = self.sender
         self.stats.joins_received += 1
-        if order <= self.last_join.get(sender, (-1, -1)):
+        last = self.last_join.get(sender)
+        if self.order <= last if last is not None else len(self.last_join) >= NODES_MAX:
             self.stats.joins_stale += 1
             return False
-        self.last_join[sender] = order
+        self.last_join[sender] = self.order
         if self.boots.get(sender, message.boot_epoch) < message.boot_epoch:
-            self.hold_offs.pop(sender, None)
+            self.hold_offs.clear(sender)
         self.boots[sender] = message.boot_epoch
         self.max_seq = max(self.max_seq, message.max_seq)
+        if message.agreed_on not in (0, self.agreed_on):
+            self.note_peer(
+                "parameters_differ", sender, mine=self.agreed_on, theirs=message.agreed_on
+            )
         if isinstance(message, Join):
             self.left_cleanly.discard(sender)
+        if self.me in message.proc:
+            self.hears_me.add(sender)
+        else:
+            self.hears_me.discard(sender)
         return True
+
+    def _admits(self, j: Join) -> bool:
+        """True: the ring that this join proposes is not too large."""
+        return self._room_for(self.proc.union(j.proc, j.fail))
+
+    def _room_for(self, nodes: set[int]) -> bool:
+        if len(nodes) <= self.parameters.max_nodes:
+            return True
+        self.note_peer(
+            "too_many_nodes", self.sender, nodes=len(nodes), limit=self.parameters.max_nodes
+        )
+        return False
 
     def _process(self, j: Join) -> None:
         q = self.sender
-        proc, fail = set(j.proc), set(j.fail)
-        if proc == self.proc and fail == self.fail:
-            self.consensus.add(q)
-            self._check_consensus()
+        if self._count_consensus(j) or q in self.fail:
             return
-        if q in self.fail or (proc <= self.proc and fail <= self.fail):
-            return
+        proc, fail = frozenset(j.proc), frozenset(j.fail)
+        if proc <= self.proc and fail <= self.fail:
+            return  # q will catch up with the join of this node
         self.proc |= proc
-        if self.me in fail:
-            self.fail.add(q)
-        else:
-            self.fail |= fail
-        self.gather(Cause.JOIN)
-        if proc == self.proc and fail == self.fail and self.state is State.GATHER:
-            self.consensus.add(q)
+        self.gather(Cause.JOIN, frozenset((q,)) if self.me in fail else fail)
+        self._count_consensus(j)
+
+    def _count_consensus(self, j: Join) -> bool:
+        """Note that the sender agrees, if it does; True: it proposes what this node does."""
+        if self.proc != set(j.proc) or self.fail != set(j.fail):
+            return False
+        if self.state is GATHER:
+            self.consensus.add(self.sender)
+            self._check_consensus()
+        return True
 
     def on_leave(self, message: Leave) -> None:
         """A member goes on purpose: the others reconfigure at once."""
+        if not self._in_order(message):
+            return
         q = self.sender
-        current = self.proc if self.state in (State.OPERATIONAL, State.GATHER) else set()
-        if self.commit is not None and self.state in (State.COMMIT, State.RECOVERY):
-            current = {entry.node for entry in self.commit.entries}
+        current = self.proc if self.state in (OPERATIONAL, GATHER) else set(self.ring_members)
         if q not in current or q in self.fail:
             return
         self.left_cleanly.add(q)
-        self.proc = set(current) | {q}
-        self.fail.add(q)
-        self.gather(Cause.LEAVE)
+        self.gather(Cause.LEAVE, frozenset((q,)))
 
     # Consensus
 
     def _check_consensus(self) -> None:
         live = self.proc - self.fail
-        if self.state is not State.GATHER or not live <= self.consensus:
+        if self.state is not GATHER or not live <= self.consensus:
             return
         p = self.parameters
         if min(live) != self.me:
             if not self.timers.armed(Timer.TOKEN_LOSS):
                 self.timers.cancel(Timer.CONSENSUS)
-                wait = p.token_loss_ns(len(live))
-                self.timers.set(Timer.TOKEN_LOSS, self.now_ns + wait)
+                wait_ns = p.token_loss_ns(len(live))
+                self.timers.set(Timer.TOKEN_LOSS, self.now_ns + wait_ns)
         elif len(live) > 1 or self.now_ns - self.booted_ns >= p.startup_wait_ns:
             seq = max(self.max_seq, self.ring_id.seq) + RING_SEQ_STEP
             entries = tuple(Entry(node) for node in sorted(live))
@@ -185,38 +263,69 @@ class Membership(Recovery):
     def on_join_due(self) -> None:
         """Repeat the join; fail who said nothing at all for too long."""
         p = self.parameters
-        quiet = {
+        quiet = frozenset(
             q
             for q in self.proc - self.fail - self.heard
             if p.silent_fail_ns and self.now_ns - self.since[q] >= p.silent_fail_ns
-        }
+        )
         if quiet:
             self.stats.members_silent += len(quiet)
-            self.fail |= quiet
-            self.gather(Cause.SILENT)
+            self._timed_out()
+            self.gather_again(Cause.SILENT, quiet)
             return
-        self._send_join()
+        self.on_send_join_due()
         self.timers.set(Timer.JOIN, self.now_ns + p.join_ns)
         self._check_consensus()
 
     def on_consensus_due(self) -> None:
         """Fail who has not agreed in time."""
-        missing = self.proc - self.fail - self.consensus
+        missing = frozenset(self.proc - self.fail - self.consensus)
         if missing:
-            self.fail |= missing
-            self.gather(Cause.CONSENSUS_TIMEOUT)
+            self.stats.consensus_timeouts += 1
+            self._timed_out()
+            self.gather_again(Cause.CONSENSUS_TIMEOUT, missing)
 
     def on_commit_missing(self) -> None:
-        """Everybody agreed, but the representative sent no commit token."""
-        self.fail |= self.proc - self.fail - self.consensus
-        self.heard = {self.me}
-        self.since = {}
-        self.gather(Cause.COMMIT_TIMEOUT)
+        """Everybody agreed, but the representative sent no commit token: it may be dead."""
+        missing = frozenset(self.proc - self.fail - self.consensus)
+        self._timed_out()
+        self.hear_anew()
+        self.gather_again(Cause.COMMIT_TIMEOUT, missing)
 
     def on_token_loss(self) -> None:
         """The token, or the commit token, is lost."""
         self.stats.tokens_lost += 1
+        if self.state is not OPERATIONAL:
+            self._timed_out()
         self.gather(Cause.TOKEN_LOST)
+
+    def on_heartbeat_due(self) -> None:
+        """The token of a busy ring stays away: it is lost, whatever its timeout says."""
+        self.stats.tokens_lost += 1
+        self.gather(Cause.HEARTBEAT_LOST)
+
+    def gather_again(self, cause: Cause, failing: frozenset[int] = frozenset()) -> None:
+        """Propose anew while gathering; the state stays, the cause is told."""
+        self.move(GATHER, cause)
+        self.gather(cause, failing)
+
+    def _timed_out(self) -> None:
+        """Suspect the network when one gather after another ends by a timeout."""
+        recent_ns = self.now_ns - self.timed_out_ns
+        self.timed_out_ns = self.now_ns
+        if recent_ns > self.hold_offs.window_ns:
+            self.timed_out_in_a_row = 0
+        self.timed_out_in_a_row += 1
+        self.stats.gathers_timed_out += 1
+        if self.timed_out_in_a_row % TIMED_OUT_NOTED == 0:
+            others = sorted(self.proc - {self.me})
+            peers = (f"{q}:{self._reach(q)}" for q in others)
+            self.note("continuous_gather", times=self.timed_out_in_a_row, peers=",".join(peers))
+
+    def _reach(self, q: int) -> str:
+        if q not in self.heard:
+            return "silent"
+        return "hears_me" if q in self.hears_me else "deaf"
 
     # Commit token
 
@@ -236,22 +345,21 @@ class Membership(Recovery):
         self.max_seq = max(self.max_seq, ct.ring.seq)
         self.emit(Persist(ct.ring.seq))
         self.reset_ring()
+        self.adopt_members(tuple(entry.node for entry in entries))
         self.commit = filled
         self.stats.commits += 1
-        self.timers.cancel(Timer.JOIN, Timer.CONSENSUS)
-        self.move(State.COMMIT, Cause.CONSENSUS)
+        self.timers.cancel(Timer.JOIN, Timer.SEND_JOIN, Timer.CONSENSUS)
+        self.move(COMMIT, Cause.CONSENSUS)
         self._pass_commit(filled)
 
     def _pass_commit(self, ct: Commit) -> None:
-        to = self.successor(tuple(entry.node for entry in ct.entries))
-        self.remember_sent(to, ct)
-        self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns())
-        self.unicast(to, ct)
+        self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns)
+        self.send_on(ct)
 
     def on_commit_gather(self, ct: Commit) -> None:
         """The first pass: fill in what this node has."""
         nodes = [entry.node for entry in ct.entries]
-        agreed = set(nodes) == self.proc - self.fail and ct.ring > self.ring_id
+        agreed = set(nodes) == self.proc - self.fail and ct.ring.seq > self.ring_id.seq
         if agreed and ct.index < len(nodes) and nodes[ct.index] == self.me:
             self._enter_commit(ct)
 
@@ -260,7 +368,7 @@ class Membership(Recovery):
         if ct.ring != self.ring_id or ct.index != len(ct.entries):
             return
         self.enter_recovery(ct)
-        if self.state is not State.RECOVERY:
+        if self.state is not RECOVERY:
             return
         passed = replace(ct, token_seq=ct.token_seq + 1)
         self.pass_two_seq = passed.token_seq
@@ -269,7 +377,7 @@ class Membership(Recovery):
     def on_commit_recovery(self, ct: Commit) -> None:
         """The commit token is back at the representative: start the ring, once."""
         due = self.pass_two_seq + len(ct.entries) - 1
-        mine = ct.ring == self.ring_id and self.me == ct.ring.representative
+        mine = ct.ring == self.ring_id and self.is_representative
         if not mine or self.started or ct.token_seq < due:
             return
         self.started = True
@@ -278,76 +386,88 @@ class Membership(Recovery):
 
     # Other rings
 
-    def foreign(self, ring: object) -> None:
+    def foreign(self, ring: RingId, cause: Cause) -> None:
         """Traffic of another ring: gather with its sender, unless it is late or damped."""
-        assert isinstance(ring, RingId)
         q = self.sender
         late = q in self.installed_members and ring.seq < self.installed_ring.seq
         if ring in self.history or late:
             self.stats.foreign_stale += 1
-        elif self._damped(q):
+        elif self.hold_offs.damped(q, self.now_ns):
             self.stats.members_damped += 1
-        elif self.state is State.OPERATIONAL or q not in self.proc:
+        elif (self.state is OPERATIONAL or q not in self.proc) and self._room_for(self.proc | {q}):
             self.proc.add(q)
-            self.gather(Cause.FOREIGN_MESSAGE)
+            self.gather(cause)
 
     def on_merge_detect(self, m: MergeDetect) -> None:
         """Another ring tells of itself."""
+        self.stats.merges_received += 1
         if m.ring != self.ring_id:
-            self.foreign(m.ring)
+            self.foreign(m.ring, Cause.MERGE_DETECTED)
 
     def on_merge_due(self) -> None:
         """Tell of this ring; under traffic its messages do, so more rarely."""
-        if self.me != self.ring_id.representative:
+        if not self.is_representative:
             return
-        busy = self.idle == 0
+        self.stats.merges_sent += 1
         self.multicast(MergeDetect(self.ring_id, self.installed_members))
-        wait = self.parameters.merge_ns * (10 if busy else 1)
-        self.timers.set(Timer.MERGE, self.now_ns + wait)
-
-    def _damped(self, node: int) -> bool:
-        hold_off = self.hold_offs.get(node)
-        return hold_off is not None and self.now_ns < hold_off.until_ns
+        wait_ns = self.parameters.merge_ns * (1 if self.idle else MERGE_BUSY)
+        self.timers.set(Timer.MERGE, self.now_ns + wait_ns)
 
     def note_excluded(self) -> None:
-        """Remember who was failed for this ring: who keeps coming and going is damped."""
-        p = self.parameters
-        unit = p.token_ns + p.consensus_ns
-        for node in sorted(self.fail - self.left_cleanly):
-            h = self.hold_offs.setdefault(node, HoldOff())
-            recent = h.last_ns and self.now_ns - max(h.last_ns, h.until_ns) <= FLAP_WINDOW * unit
-            h.count = h.count + 1 if recent else 1
-            h.last_ns = self.now_ns
-            h.until_ns = 0
-            if h.count >= 2:
-                wait = min(p.flap_max_ns, unit << min(h.count - 2, 16))
-                h.until_ns = self.now_ns + wait
+        """Remember who was failed for this ring; a clean leave is no failure."""
+        if self.timed_out_ns < self.gather_began_ns:
+            self.timed_out_in_a_row = 0
+        self.hold_offs.exclude(self.fail - self.left_cleanly, self.now_ns)
 
     # Going
+
+    @property
+    def gone(self) -> bool:
+        """True: the others were told that this node leaves; it says nothing else any more."""
+        return self.leave_copies is not None and self.leave_copies < LEAVE_COPIES
 
     def on_leave_due(self) -> None:
         """One step of an announced leave: drain, send copies, linger, retire."""
         assert self.leave_copies is not None
         if self.leave_copies < 0:
-            self.timers.cancel(*Timer)
+            self.timers.cancel_all()
             self.emit(Retired())
             return
-        waiting = self.source.backlog_frames() or self.old.delivered < self.old.high
-        if self.leave_copies == LEAVE_COPIES and waiting and self.now_ns < self.leave_deadline_ns:
+        if not self.gone and self._drains():
             self.timers.set(Timer.LEAVE, self.now_ns + LEAVE_INTERVAL_NS)
             return
+        self.timers.cancel_all()
         if self.leave_copies == 0:
             self.leave_copies = -1
             self.timers.set(Timer.LEAVE, self.now_ns + LEAVE_LINGER_NS)
             return
-        self.timers.cancel(*Timer)
         proc, fail = tuple(sorted(self.proc | {self.me})), tuple(sorted(self.fail))
-        self.multicast(Leave(self.ring_id, self.boot_epoch, self.max_seq, proc, fail))
+        self.multicast(
+            Leave(self.ring_id, self.boot_epoch, self.max_seq, proc, fail, self.agreed_on)
+        )
         self.leave_copies -= 1
         self.timers.set(Timer.LEAVE, self.now_ns + LEAVE_INTERVAL_NS)
 
+    def _drains(self) -> bool:
+        """True: what was accepted is still being sent and delivered, and there is time left."""
+        frames = self.source.backlog_frames()
+        undelivered = self.old.high - self.old.delivered
+        if not frames and not undelivered:
+            return False
+        if self.now_ns < self.leave_deadline_ns:
+            return True
+        self.note("leave_incomplete", frames_unsent=frames, messages_undelivered=undelivered)
+        return False
+
+    # Time that did not count
+
+    def not_scheduled(self, gap_ns: int) -> None:
+        """Take a time out of every wait that ends in a verdict: this node could not hear."""
+        self.timers.postpone(gap_ns, *VERDICTS)
+        self.since = {q: min(at + gap_ns, self.now_ns) for q, at in self.since.items()}
+        self.aru_since_ns = min(self.aru_since_ns + gap_ns, self.now_ns)
+        if self.last_visit_ns:
+            self.last_visit_ns = min(self.last_visit_ns + gap_ns, self.now_ns)
+
     def ignore(self, _message: object = None) -> None:
         """An event that means nothing in this state."""
-
-    def on_data_commit(self, _message: Data) -> None:
-        """Old traffic may not enter the store between commit and recovery."""

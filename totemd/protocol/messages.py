@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-HEADER: Final = struct.Struct(">BBHIQ")  # type, flags, reserved, ring representative, ring seq
+# type, flags, reserved (in JOIN: agreed_on), ring representative, ring seq
+HEADER: Final = struct.Struct(">BBHIQ")
 DATA_HEADER: Final = struct.Struct(
     ">BBHIQQIBBHI"
 )  # HEADER, then seq originator guarantee flags _ round
@@ -31,6 +32,7 @@ assert REQUEST.size == 14
 assert COMMIT.size == 16
 assert COMMIT_ENTRY.size == 16
 
+PROTOCOL_VERSION: Final = 1
 NODES_MAX: Final = 512
 SEQ_MAX: Final = 1 << 63
 REQUESTS_MAX: Final = 64
@@ -50,9 +52,13 @@ TYPE_HOLD_CANCEL: Final = 5
 TYPE_LEAVE: Final = 6
 
 ENCAPSULATED: Final = 1  # flags of DATA: the payload is a message of the old ring
+POST: Final = 2  # flags of DATA: sent after the token of its visit
 RETRANSMIT: Final = 1  # flags of TOKEN: somebody still has messages to recover
 FILLED: Final = 1  # flags of a COMMIT entry
 RECEIVED: Final = 2
+
+
+_tuple: Final = tuple.__new__
 
 
 def payload_size_max(netmtu_bytes: int, udp_overhead: int = UDP_OVERHEAD_IPV4) -> int:
@@ -74,9 +80,8 @@ class RingId(NamedTuple):
     representative: int
 
 
-@dataclass(slots=True)
-class Data:
-    """A multicast message in the total order of one ring."""
+class Data(NamedTuple):
+    """A multicast message in the total order of one ring. A tuple: made in 0.1 us, not in 0.4."""
 
     ring: RingId
     seq: int
@@ -132,6 +137,7 @@ class Join:
     max_seq: int  # the highest ring seq the sender has seen
     proc: tuple[int, ...]
     fail: tuple[int, ...]
+    agreed_on: int = 0  # hash of the sender's parameters; 0: not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,7 @@ class Leave:
     max_seq: int
     proc: tuple[int, ...]
     fail: tuple[int, ...]
+    agreed_on: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +241,12 @@ def _decode_data(data: bytes) -> Data:
     )
     if guarantee > 3 or not originator or not 0 < seq <= SEQ_MAX or ring_seq > SEQ_MAX:
         raise DecodeError("data: guarantee, originator or seq out of range")
-    return Data(RingId(ring_seq, rep), seq, originator, guarantee, flags, visit, data[36:])
+    ring = _tuple(RingId, (ring_seq, rep))
+    return _tuple(Data, (ring, seq, originator, guarantee, flags, visit, data[36:]))
 
 
-def _header(kind: int, ring: RingId) -> bytes:
-    return HEADER.pack(kind, 0, 0, ring.representative, ring.seq)
+def _header(kind: int, ring: RingId, reserved: int = 0) -> bytes:
+    return HEADER.pack(kind, 0, reserved, ring.representative, ring.seq)
 
 
 def _encode_token(t: Token) -> bytes:
@@ -283,7 +291,8 @@ def _pack_ids(ids: tuple[int, ...]) -> bytes:
 def _encode_join(kind: int) -> Callable[[Join | Leave], bytes]:
     def encode_one(j: Join | Leave) -> bytes:
         body = JOIN.pack(j.boot_epoch, j.max_seq, len(j.proc), len(j.fail))
-        return _header(kind, j.ring) + body + _pack_ids(j.proc) + _pack_ids(j.fail)
+        header = _header(kind, j.ring, j.agreed_on)
+        return header + body + _pack_ids(j.proc) + _pack_ids(j.fail)
 
     return encode_one
 
@@ -292,6 +301,7 @@ def _decode_join(kind: type[Join] | type[Leave]) -> Callable[[RingId, bytes], Jo
     def decode_one(ring: RingId, data: bytes) -> Join | Leave:
         start = HEADER.size + JOIN.size
         _need(data, start, "join")
+        agreed_on = HEADER.unpack_from(data)[2]
         boot_epoch, max_seq, n_proc, n_fail = JOIN.unpack_from(data, HEADER.size)
         proc = _ids(data, start, n_proc, "join")
         fail = _ids(data, start + 4 * n_proc, n_fail, "join")
@@ -299,7 +309,7 @@ def _decode_join(kind: type[Join] | type[Leave]) -> Callable[[RingId, bytes], Jo
             raise DecodeError("join: length does not match the lists")
         if not proc or max_seq > SEQ_MAX or set(proc) == set(fail):
             raise DecodeError("join: lists contradict each other, or seq out of range")
-        return kind(ring, boot_epoch, max_seq, proc, fail)
+        return kind(ring, boot_epoch, max_seq, proc, fail, agreed_on)
 
     return decode_one
 

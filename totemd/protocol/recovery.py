@@ -7,13 +7,15 @@ in an attempt that failed binds it in the next one.
 
 from __future__ import annotations
 
+from typing import Final
+
 from totemd.protocol.core import SAFE
-from totemd.protocol.effects import Cause, ConfigurationKind, Deliver, State
-from totemd.protocol.messages import Commit, Token
+from totemd.protocol.effects import Cause, ConfigurationKind, State, deliver
+from totemd.protocol.messages import RETRANSMIT, Commit, Token
 from totemd.protocol.timers import Timer
 from totemd.protocol.visits import Visits
 
-GOOD_VISITS: int = 2  # so that everybody has made its promise before anybody installs
+GOOD_VISITS: Final = 2  # so that everybody has made its promise before anybody installs
 
 
 class Recovery(Visits):
@@ -44,19 +46,19 @@ class Recovery(Visits):
         self.new = self._new_store(filled.ring)
         self.stats.recoveries += 1
         self.move(State.RECOVERY, Cause.COMMIT_FILLED)
-        self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns())
+        self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns)
 
     def recovery_step(self, token: Token) -> bool:
         """Advance the recovery by one token visit; True: install now."""
         assert self.new is not None
         if self.recovery_queue:
-            if not token.flags & 1:
-                token.flags |= 1
+            if not token.flags & RETRANSMIT:
+                token.flags |= RETRANSMIT
                 self.set_retransmit = True
-        elif token.flags & 1 and self.set_retransmit:
-            token.flags &= ~1
+        elif token.flags & RETRANSMIT and self.set_retransmit:
+            token.flags &= ~RETRANSMIT
             self.set_retransmit = False
-        self.flag_count = 0 if token.flags & 1 else self.flag_count + 1
+        self.flag_count = 0 if token.flags & RETRANSMIT else self.flag_count + 1
         if self.flag_count == 2:
             self.install_seq = token.seq
         if self.install_seq is None or self.flag_count < 2:
@@ -74,9 +76,8 @@ class Recovery(Visits):
     def install(self) -> None:
         """Deliver what the old ring owes, then the configurations; one atomic step."""
         assert self.new is not None
-        assert self.commit is not None
         old_ring, old_members = self.installed_ring, self.installed_members
-        members = tuple(entry.node for entry in self.commit.entries)
+        members = self.ring_members
         self._deliver_old_regular()
         left = tuple(n for n in old_members if n not in self.transitional)
         self.configuration(
@@ -107,7 +108,7 @@ class Recovery(Visits):
         self.stats.rings_installed += 1
         self.stats.gathers_in_a_row = 0
         self.move(State.OPERATIONAL, Cause.RECOVERED)
-        if self.me == self.ring_id.representative:
+        if self.is_representative:
             self.timers.set(Timer.MERGE, self.now_ns + self.parameters.merge_ns)
 
     def note_excluded(self) -> None:
@@ -121,9 +122,7 @@ class Recovery(Visits):
                 break
             store.delivered += 1
             if not m.encapsulated:
-                self.emit(
-                    Deliver(m.ring, m.seq, m.originator, m.guarantee, m.payload, transitional=False)
-                )
+                self.emit(deliver(m, transitional=False))
 
     def _deliver_old_transitional(self) -> None:
         store = self.old
@@ -133,6 +132,4 @@ class Recovery(Visits):
             if m is None:
                 gap = True
             elif not m.encapsulated and not (gap and m.originator not in self.deliver_set):
-                self.emit(
-                    Deliver(m.ring, seq, m.originator, m.guarantee, m.payload, transitional=True)
-                )
+                self.emit(deliver(m, transitional=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from totemd.protocol.core import FrameSource, Order
+from totemd.protocol.core import GATHER, OPERATIONAL, FrameSource, Order
 from totemd.protocol.effects import Cause, ConfigurationKind, Effect, State
 from totemd.protocol.membership import LEAVE_COPIES, LEAVE_DRAIN_NS, Membership
 from totemd.protocol.messages import (
@@ -39,7 +39,7 @@ class Ring(Membership):
         node_id: unique in the cluster, not 0.
         boot_epoch: strictly larger than at every earlier start of this node.
         stored_ring_seq: highest ring sequence number this node may have used.
-        seed: reserved for random delays.
+        seed: of random delays.
         source: pulled while the token is here.
     """
 
@@ -52,10 +52,8 @@ class Ring(Membership):
         seed: int,
         source: FrameSource,
     ) -> None:
-        super().__init__(parameters, node_id, boot_epoch, stored_ring_seq, source)
-        self.seed: Final = seed
-        self.hold_offs = {}
-        self.sender = node_id
+        super().__init__(parameters, node_id, boot_epoch, stored_ring_seq, seed, source)
+        self._handlers = HANDLERS[self.state]
 
     def start(self, now_ns: int) -> list[Effect]:
         """Deliver the boot configuration, this node alone, and look for others."""
@@ -75,19 +73,19 @@ class Ring(Membership):
             order: strictly increasing in the sender's order of sending.
             now_ns: monotonic.
         """
+        if self.gone:
+            return []  # an answer would bring this node back
         self.now_ns = now_ns
-        if self.leave_copies is not None and self.leave_copies < LEAVE_COPIES:
-            return []  # gone for the others; an answer would bring this node back
         self.sender = sender
-        if isinstance(message, (Join, Leave)) and not self.accept_order(sender, order, message):
-            return self._finish()
-        self._dispatch(message)
+        self.order = order
+        self._handlers[type(message)](self, message)
         return self._finish()
 
     def submitted(self, now_ns: int) -> list[Effect]:
         """React to the source having something to send."""
         self.now_ns = now_ns
-        self.wake()
+        if not self.gone:
+            self.wake()
         return self._finish()
 
     def deadline_ns(self) -> int | None:
@@ -115,13 +113,63 @@ class Ring(Membership):
         return self._finish()
 
     def pause(self, gap_ns: int, now_ns: int) -> list[Effect]:
-        """Learn that this process was not scheduled for ``gap_ns``."""
+        """Learn that this process was not scheduled for ``gap_ns``.
+
+        What it did not hear in that time accuses nobody. After a token timeout the others have
+        gone on without it, so it asks to be taken in again.
+        """
+        if self.gone:
+            return []
         self.now_ns = now_ns
         self.stats.pauses += 1
         self.note("paused", gap_ms=gap_ns // 1_000_000)
-        if gap_ns >= self.token_loss_ns() and self.state is not State.GATHER:
-            self.gather(Cause.PAUSE)
+        self.not_scheduled(gap_ns)
+        if gap_ns >= self.token_loss_ns:
+            self._start_over(Cause.PAUSE)
         return self._finish()
+
+    def force_gather(self, now_ns: int) -> list[Effect]:
+        """Form the ring anew, on an operator's command."""
+        if self.gone:
+            return []
+        self.now_ns = now_ns
+        self._start_over(Cause.FORCED)
+        return self._finish()
+
+    def fail_member(self, node_id: int, cause: Cause, now_ns: int) -> list[Effect]:
+        """Form the ring anew without a member that does not do its part."""
+        if self.gone or self.state is not OPERATIONAL:
+            return []
+        self.now_ns = now_ns
+        if node_id in self.installed_members and node_id != self.me:
+            self.gather(cause, frozenset((node_id,)))
+        return self._finish()
+
+    def link_up(self, node_id: int, now_ns: int) -> list[Effect]:
+        """Learn that a node can be reached again: the cut that excluded it has healed."""
+        self.now_ns = now_ns
+        self.hold_offs.link_up(node_id)
+        self.note("link_up", node=node_id)
+        return self._finish()
+
+    def link_down(self, node_id: int, now_ns: int) -> list[Effect]:
+        """Learn that no link reaches a node. The ring stays: the loss of the token decides."""
+        self.now_ns = now_ns
+        self.note("link_down", node=node_id)
+        return self._finish()
+
+    def clear_hold_offs(self, now_ns: int) -> list[Effect]:
+        """Merge with whoever is there, on an operator's command."""
+        self.now_ns = now_ns
+        self.hold_offs.clear_all()
+        return self._finish()
+
+    def _start_over(self, cause: Cause) -> None:
+        if self.state is GATHER:
+            self.hear_anew()
+            self.gather_again(cause)
+        else:
+            self.gather(cause)
 
     def check(self) -> None:
         """Assert every invariant."""
@@ -138,20 +186,26 @@ class Ring(Membership):
             assert self.new.ring == self.ring_id
             assert self.new.delivered == self.parameters.seq_base
 
-    def _dispatch(self, message: Message) -> None:
-        TABLE[self.state, type(message)](self, message)
+    def move(self, new: State, cause: Cause) -> None:
+        """Change the state, and with it who handles what."""
+        super().move(new, cause)
+        self._handlers = HANDLERS[new]
 
     def _drain(self) -> None:
         for _ in range(LOOPBACK_STEPS_MAX):
             if not self._loopback:
                 return
             self.sender = self.me
-            self._dispatch(self._loopback.popleft())
+            message = self._loopback.popleft()
+            self._handlers[type(message)](self, message)
         raise AssertionError("a ring of one does not come to rest")
 
     def _finish(self) -> list[Effect]:
-        self._drain()
-        return self.take()
+        if self._loopback:
+            self._drain()
+        out = self._out
+        self._out = []
+        return out
 
 
 S = State
@@ -187,6 +241,8 @@ TABLE: Final[dict[tuple[State, type], Handler]] = {
     (S.RECOVERY, HoldCancel): Ring.ignore,
 }
 TIMER_TABLE: Final[dict[tuple[State, Timer], Callable[[Ring], None]]] = {
+    (S.OPERATIONAL, Timer.HEARTBEAT): Ring.on_heartbeat_due,
+    (S.OPERATIONAL, Timer.SEND_JOIN): Ring.ignore,
     (S.OPERATIONAL, Timer.TOKEN_LOSS): Ring.on_token_loss,
     (S.OPERATIONAL, Timer.TOKEN_RETRANSMIT): Ring.on_retransmit_due,
     (S.OPERATIONAL, Timer.HOLD): Ring.on_hold_over,
@@ -195,6 +251,8 @@ TIMER_TABLE: Final[dict[tuple[State, Timer], Callable[[Ring], None]]] = {
     (S.OPERATIONAL, Timer.CONSENSUS): Ring.ignore,
     (S.OPERATIONAL, Timer.MERGE): Ring.on_merge_due,
     (S.OPERATIONAL, Timer.LEAVE): Ring.on_leave_due,
+    (S.GATHER, Timer.HEARTBEAT): Ring.ignore,
+    (S.GATHER, Timer.SEND_JOIN): Ring.on_send_join_due,
     (S.GATHER, Timer.TOKEN_LOSS): Ring.on_commit_missing,
     (S.GATHER, Timer.TOKEN_RETRANSMIT): Ring.ignore,
     (S.GATHER, Timer.HOLD): Ring.ignore,
@@ -203,6 +261,8 @@ TIMER_TABLE: Final[dict[tuple[State, Timer], Callable[[Ring], None]]] = {
     (S.GATHER, Timer.CONSENSUS): Ring.on_consensus_due,
     (S.GATHER, Timer.MERGE): Ring.ignore,
     (S.GATHER, Timer.LEAVE): Ring.on_leave_due,
+    (S.COMMIT, Timer.HEARTBEAT): Ring.ignore,
+    (S.COMMIT, Timer.SEND_JOIN): Ring.ignore,
     (S.COMMIT, Timer.TOKEN_LOSS): Ring.on_token_loss,
     (S.COMMIT, Timer.TOKEN_RETRANSMIT): Ring.on_retransmit_due,
     (S.COMMIT, Timer.HOLD): Ring.ignore,
@@ -211,6 +271,8 @@ TIMER_TABLE: Final[dict[tuple[State, Timer], Callable[[Ring], None]]] = {
     (S.COMMIT, Timer.CONSENSUS): Ring.ignore,
     (S.COMMIT, Timer.MERGE): Ring.ignore,
     (S.COMMIT, Timer.LEAVE): Ring.on_leave_due,
+    (S.RECOVERY, Timer.HEARTBEAT): Ring.on_heartbeat_due,
+    (S.RECOVERY, Timer.SEND_JOIN): Ring.ignore,
     (S.RECOVERY, Timer.TOKEN_LOSS): Ring.on_token_loss,
     (S.RECOVERY, Timer.TOKEN_RETRANSMIT): Ring.on_retransmit_due,
     (S.RECOVERY, Timer.HOLD): Ring.ignore,
@@ -219,6 +281,10 @@ TIMER_TABLE: Final[dict[tuple[State, Timer], Callable[[Ring], None]]] = {
     (S.RECOVERY, Timer.CONSENSUS): Ring.ignore,
     (S.RECOVERY, Timer.MERGE): Ring.ignore,
     (S.RECOVERY, Timer.LEAVE): Ring.on_leave_due,
+}
+HANDLERS: Final = {
+    state: {kind: handler for (of, kind), handler in TABLE.items() if of is state}
+    for state in State
 }
 assert set(TABLE) == {(s, m) for s in State for m in Message.__args__}
 assert set(TIMER_TABLE) == {(s, t) for s in State for t in Timer}

@@ -1,49 +1,75 @@
-"""The token and the messages: order, requests, delivery, idle ring (Totem paper, section 4)."""
+"""The token and the messages: order and delivery (Totem paper, section 4; accelerated ring, 2016).
+
+A node fixes the numbers of all it sends in a visit. With much to send the token goes on before
+the last of it: the next node works while this one still sends.
+"""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
-from totemd.protocol.core import SAFE, Core
-from totemd.protocol.effects import Cause, Deliver, State
-from totemd.protocol.flow import allowance
+from totemd.protocol.core import OPERATIONAL, RECOVERY, SAFE
+from totemd.protocol.effects import Cause, Deliver, Multicast
+from totemd.protocol.flow import allowance, part_of_backlog
+from totemd.protocol.idle import Idle
 from totemd.protocol.messages import (
     ENCAPSULATED,
-    Commit,
+    POST,
+    SEQ_MAX,
     Data,
     DecodeError,
-    HoldCancel,
-    Request,
     Token,
     decode,
     encode_data,
 )
 from totemd.protocol.ordering import Store
-from totemd.protocol.timers import Timer
+from totemd.protocol.parameters import Flow
+from totemd.protocol.timers import HEARTBEAT, HOLD_CANCEL, NEVER, TOKEN_LOSS, TOKEN_RETRANSMIT
 
-CANCELS_MAX: Final = 5  # times a hold is cancelled before waiting for the token
-SELF_VISITS_MAX: Final = 64  # token visits of a ring of one in one call
-STALL_VISITS: Final = 3  # visits with nothing but repairs before the token is paced
-STALL_SHIFT_MAX: Final = 8
+SEQ_RESERVE: Final = 1 << 16  # numbers that a ring may still give out when it is ended for want
+DUPLICATE_AGE_NS: Final = 1_000_000  # a token younger than this may be on the way
+OUTLIER: Final = 8  # times the smoothed rotation
+TOKEN_TIMES_TOLD: Final = 5
+
+_tuple: Final = tuple.__new__
 
 
-class Visits(Core):
+class Visits(Idle):
     """What a node does while it holds the token, and with each message."""
 
     def on_data_operational(self, m: Data) -> None:
         """Keep a message of this ring and deliver what is in order now."""
         if m.ring != self.ring_id:
-            self.foreign(m.ring)
+            self.foreign(m.ring, Cause.FOREIGN_MESSAGE)
             return
-        self._keep(self.old, m)
-        self.deliver_operational()
+        stats = self.stats
+        stats.messages_received += 1
+        store = self.old
+        if not store.add(m):
+            stats.messages_duplicate += 1
+            return
+        if m.seq > self.evidence_above:
+            self.token_arrived()
+        if m.visit > self.priority_above and m.originator == self.sender == self.predecessor:
+            self._raise_priority(m)
+        if store.aru > store.delivered:
+            self.deliver_operational()
+
+    def _raise_priority(self, m: Data) -> None:
+        """What the predecessor sends now is younger than the token that is on the way to us."""
+        if not self.priority_flags or m.flags & self.priority_flags:
+            self.token_first = True
 
     def on_data_gather(self, m: Data) -> None:
         """Keep a message of the installed ring; another ring's is a reason to gather with it."""
         if m.ring == self.installed_ring:
             self._keep(self.old, m)
         else:
-            self.foreign(m.ring)
+            self.foreign(m.ring, Cause.FOREIGN_MESSAGE)
+
+    def on_data_commit(self, _message: Data) -> None:
+        """Old traffic may not enter the store between commit and recovery."""
 
     def on_data_recovery(self, m: Data) -> None:
         """Keep a message of the new ring; open it if it carries one of the old ring."""
@@ -51,22 +77,15 @@ class Visits(Core):
         if m.ring != self.ring_id:
             return
         self._keep(self.new, m)
-        self._evidence(m.seq)
-        if m.encapsulated:
+        if m.seq > self.evidence_above:
+            self.token_arrived()
+        if m.flags & ENCAPSULATED:
             self._recovered(m)
 
     def _keep(self, store: Store, m: Data) -> None:
         self.stats.messages_received += 1
         if not store.add(m):
             self.stats.messages_duplicate += 1
-        elif self.state is State.OPERATIONAL:
-            self._evidence(m.seq)
-
-    def _evidence(self, seq: int) -> None:
-        """Cancel the retransmission of the token: its receiver has gone on."""
-        sent = self.last_sent
-        if isinstance(sent, Commit) or (sent is not None and seq > sent.seq):
-            self.timers.cancel(Timer.TOKEN_RETRANSMIT)
 
     def _recovered(self, m: Data) -> None:
         try:
@@ -78,22 +97,6 @@ class Visits(Core):
             self.old.add(inner)
             self.recovery_queue.pop(inner.seq, None)
 
-    def foreign(self, ring: object) -> None:
-        """Overridden by membership."""
-        raise NotImplementedError
-
-    def recovery_step(self, token: Token) -> bool:
-        """Overridden by recovery."""
-        raise NotImplementedError
-
-    def install(self) -> None:
-        """Overridden by recovery."""
-        raise NotImplementedError
-
-    def gather(self, cause: Cause) -> None:
-        """Overridden by membership."""
-        raise NotImplementedError
-
     # The token
 
     def on_token(self, token: Token) -> None:
@@ -101,273 +104,196 @@ class Visits(Core):
         if token.ring != self.ring_id:
             return
         if token.token_seq <= self.my_token_seq:
-            self.stats.tokens_duplicate += 1
+            self._duplicate_token()
             return
-        self.stats.tokens_received += 1
         self.my_token_seq = token.token_seq
-        self.visits += 1
-        self._measure_rotation()
         self._token_came()
-        store = self.old if self.state is State.OPERATIONAL else self.new
+        operational = self.state is OPERATIONAL
+        store = self.old if operational else self.new
         assert store is not None
         self._count_idle(token)
-        requests, again = self._answer_requests(store, token)
+        again = self.answer_requests(store, token)
         fresh = self._originate(store, token, again)
-        if fresh:
-            self.idle = 0  # a lone sender sees its own sequence number come back unchanged
         self._account(token, again + fresh)
-        self._lower_or_raise_aru(store, token)
-        token.requests = self._request_missing(store, token, requests)
-        if self._failed_to_receive(token):
+        self._set_aru(store, token)
+        self.request_missing(store, token)
+        if self.failed_to_receive(token):
             return
-        install = self.state is State.RECOVERY and self.recovery_step(token)
-        if self.prev_sent_aru is not None:
-            self.safe_to = max(self.safe_to, min(self.prev_sent_aru, token.aru))
+        install = not operational and self.recovery_step(token)
+        self._raise_safe_bound(token.aru)
         if install:
             self.install()
             self.idle = 0
-        self._forward_or_hold(token)
-        if self.state is State.OPERATIONAL:
+        if token.seq > SEQ_MAX - SEQ_RESERVE and self._numbers_used_up(token):
+            return
+        self.pass_on(token)
+        if self.state is OPERATIONAL:
             self.deliver_operational()
             self.old.release(self.safe_to)
 
-    def _token_came(self) -> None:
-        self.cancels_left = 0
-        self.timers.cancel(Timer.HOLD_CANCEL, Timer.TOKEN_RETRANSMIT)
-        self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns())
+    def _set_aru(self, store: Store, token: Token) -> None:
+        if store.aru < token.aru or token.aru_id in (0, self.me):
+            token.aru = store.aru
+            token.aru_id = 0 if store.aru == token.seq else self.me
 
-    def _measure_rotation(self) -> None:
-        if self.last_visit_ns and self.idle < self.parameters.idle_rotations:
-            sample = self.now_ns - self.last_visit_ns
-            if not self.rotation_ns:
-                self.rotation_ns = sample
-            elif sample <= 8 * self.rotation_ns:
-                self.rotation_ns += (sample - self.rotation_ns) // 8
-            else:
-                self.rotation_ns += self.rotation_ns // 8
-        self.last_visit_ns = self.now_ns
+    def _raise_safe_bound(self, aru: int) -> None:
+        """Everybody has what this node sent as aru on two visits in a row."""
+        before = self.prev_sent_aru
+        if before is not None:
+            self.safe_to = max(self.safe_to, min(before, aru))
+
+    def _duplicate_token(self) -> None:
+        """The predecessor has no evidence that the token arrived: perhaps mine got lost."""
+        self.stats.tokens_duplicate += 1
+        now_ns = self.now_ns
+        if (
+            self.timers.armed(TOKEN_RETRANSMIT)
+            and type(self.last_sent) is Token
+            and now_ns - self.last_sent_ns > DUPLICATE_AGE_NS
+            and now_ns - self.sent_on_duplicate_ns >= self.parameters.token_retransmit_ns // 4
+        ):
+            self.sent_on_duplicate_ns = now_ns
+            self.stats.tokens_sent_again += 1
+            self.unicast(self.last_sent_to, self.last_sent)
+
+    def _token_came(self) -> None:
+        now_ns = self.now_ns
+        self.stats.tokens_received += 1
+        self.visits += 1
+        self.token_first = False
+        self.priority_above = self.visits - self.is_representative
+        self.cancels_left = 0
+        self.evidence_above = NEVER
+        timers = self.timers
+        timers.cancel(HOLD_CANCEL, TOKEN_RETRANSMIT, HEARTBEAT)
+        timers.set(TOKEN_LOSS, now_ns + self.token_loss_ns)
+        if self.last_visit_ns:
+            self._measure(now_ns - self.last_visit_ns)
+        self.last_visit_ns = now_ns
+        self.token_times_ns.append(now_ns)
+
+    def _measure(self, rotation_ns: int) -> None:
+        """Smooth the rotation time of the busy ring; report a late token."""
+        p = self.parameters
+        if rotation_ns * 100 > self.token_loss_ns * p.token_warning_percent > 0:
+            self._report_late()
+        if self.idle >= p.idle_rotations:
+            return
+        if not self.rotation_ns:
+            self.rotation_ns = rotation_ns
+        else:
+            outlier_ns = OUTLIER * self.rotation_ns
+            self.rotation_ns += (min(rotation_ns, outlier_ns) - self.rotation_ns) // 8
+
+    def _report_late(self) -> None:
+        self.stats.tokens_late += 1
+        times = [*self.token_times_ns, self.now_ns]
+        gaps = [(b - a) // 1_000_000 for a, b in pairwise(times)][-TOKEN_TIMES_TOLD:]
+        self.note(
+            "token_late",
+            intervals_ms=",".join(map(str, gaps)),
+            timeout_ms=self.token_loss_ns // 1_000_000,
+        )
 
     def _count_idle(self, token: Token) -> None:
-        unchanged = self.visits > 1 and token.seq == self.prev_sent_seq
-        quiet = not token.requests and token.aru == token.seq
-        self.idle = self.idle + 1 if unchanged and quiet else 0
-        progress = not unchanged or quiet or self.prev_sent_aru != token.aru
-        self.stalled = 0 if progress else self.stalled + 1
+        if token.seq != self.prev_sent_seq or self.visits == 1:
+            self.idle = self.stalled = 0
+        elif token.aru == token.seq and not token.requests:
+            self.idle += 1
+            self.stalled = 0
+        else:
+            self.idle = 0
+            self.stalled = 0 if token.aru != self.prev_sent_aru else self.stalled + 1
 
-    def _answer_requests(self, store: Store, token: Token) -> tuple[tuple[Request, ...], int]:
-        """Send again what is asked for and held here; return what stays asked for."""
-        if not token.requests:
-            if self.sent_again_at:
-                self.sent_again_at.clear()
-            return (), 0
-        interval = max(self.parameters.retransmission_interval_ns, 2 * self.rotation_ns)
-        open_seqs: list[tuple[int, int]] = []
-        again = 0
-        again_max = self.parameters.max_messages
-        for request in token.requests:
-            for seq in range(request.first, request.first + request.count):
-                message = store.messages.get(seq)
-                last = self.sent_again_at.get(seq, -interval)
-                if seq <= store.released:
-                    self.stats.protocol_errors += 1
-                elif message is None or again >= again_max or self.now_ns - last < interval:
-                    open_seqs.append((seq, request.requester))
-                else:
-                    self.sent_again_at[seq] = self.now_ns
-                    self.multicast(message)
-                    again += 1
-        self.stats.messages_sent_again += again
-        return _runs(open_seqs), again
+    def originate(self, token: Token) -> int:
+        """Number and send what waits for a token that was held; see `Idle`."""
+        fresh = self._originate(self.old, token, 0)
+        self._account(token, self.sent_last_visit + fresh)
+        self._set_aru(self.old, token)
+        return fresh
 
     def _originate(self, store: Store, token: Token, again: int) -> int:
+        """Number the frames of this visit; send those that go before the token."""
+        frames = self._frames(self._allowed(store, token, again), store)
+        if not frames:
+            return 0
+        self.idle = self.stalled = 0  # a lone sender sees its own numbers come back unchanged
         p = self.parameters
-        members = len(self.commit.entries) if self.commit else len(self.installed_members)
-        room = token.aru + p.max_gap_messages - token.seq
-        if store.payload_bytes > p.max_unstable_bytes:
-            room = 0
+        count = len(frames)
+        before = count
+        if count > p.accel_min and self.state is OPERATIONAL and not self.alone:
+            before = max(0, count - p.accelerated_window_messages)
+        seq, ring, me, visit = token.seq, self.ring_id, self.me, self.visits
+        out = self._out
+        for position, (guarantee, flags, payload) in enumerate(frames):
+            seq += 1
+            if position < before:
+                m = _tuple(Data, (ring, seq, me, guarantee, flags, visit, payload))
+                out.append(Multicast(m))
+            else:
+                m = _tuple(Data, (ring, seq, me, guarantee, flags | POST, visit, payload))
+                self.after_token.append(m)
+            store.add(m)
+        token.seq = seq
+        self.stats.messages_sent += count
+        return count
+
+    def _allowed(self, store: Store, token: Token, again: int) -> int:
+        p = self.parameters
         allowed = allowance(
-            window=p.window(members),
-            members=members,
-            max_messages=p.max_messages,
-            others=token.fcc - self.sent_last_visit,
-            sent_again=again,
-            room=room,
+            self.window,
+            len(self.ring_members),
+            p.max_messages,
+            token.fcc - self.sent_last_visit,
+            again,
+            min(token.aru + p.max_gap_messages, SEQ_MAX) - token.seq,
         )
-        sent = 0
-        while sent < allowed:
-            frame = self._next_frame()
+        if p.flow is Flow.BACKLOG and self.state is OPERATIONAL:
+            mine = self.source.backlog_frames()
+            before = self.backlog_last_visit
+            allowed = min(allowed, part_of_backlog(self.window, mine, before, token.backlog))
+        return allowed
+
+    def _frames(self, allowed: int, store: Store) -> list[tuple[int, int, bytes]]:
+        """Take what may be sent: of the source, in recovery of the messages of the old ring."""
+        frames: list[tuple[int, int, bytes]] = []
+        if self.state is RECOVERY:
+            queue = self.recovery_queue
+            while queue and len(frames) < allowed:
+                message = queue.pop(next(iter(queue)))
+                frames.append((SAFE - 1, ENCAPSULATED, encode_data(message)))
+            return frames
+        room_bytes = self.parameters.max_unstable_bytes - store.payload_bytes
+        next_frame = self.source.next_frame
+        while len(frames) < allowed and room_bytes > 0:
+            frame = next_frame()
             if frame is None:
                 break
-            guarantee, flags, payload = frame
-            token.seq += 1
-            m = Data(self.ring_id, token.seq, self.me, guarantee, flags, self.visits, payload)
-            store.add(m)
-            self.multicast(m)
-            sent += 1
-        self.stats.messages_sent += sent
-        return sent
-
-    def _next_frame(self) -> tuple[int, int, bytes] | None:
-        if self.state is State.OPERATIONAL:
-            frame = self.source.next_frame()
-            return None if frame is None else (frame[0], 0, frame[1])
-        for seq in self.recovery_queue:
-            return SAFE - 1, ENCAPSULATED, encode_data(self.recovery_queue.pop(seq))
-        return None
+            guarantee, payload = frame
+            room_bytes -= len(payload)
+            frames.append((guarantee, 0, payload))
+        return frames
 
     def _account(self, token: Token, sent: int) -> None:
-        token.fcc = max(0, token.fcc + sent - self.sent_last_visit)
-        self.sent_last_visit = sent
-        if self.state is State.OPERATIONAL:
+        if sent != self.sent_last_visit:
+            token.fcc = max(0, token.fcc + sent - self.sent_last_visit)
+            self.sent_last_visit = sent
+        if self.state is OPERATIONAL:
             backlog = self.source.backlog_frames()
         else:
             backlog = len(self.recovery_queue)
-        token.backlog = max(0, token.backlog + backlog - self.backlog_last_visit)
-        self.backlog_last_visit = backlog
+        if backlog != self.backlog_last_visit:
+            token.backlog = max(0, token.backlog + backlog - self.backlog_last_visit)
+            self.backlog_last_visit = backlog
 
-    def _lower_or_raise_aru(self, store: Store, token: Token) -> None:
-        if store.aru < token.aru or token.aru_id in (0, self.me):
-            token.aru = store.aru
-            token.aru_id = 0 if token.aru == token.seq else self.me
-
-    def _request_missing(
-        self, store: Store, token: Token, requests: tuple[Request, ...]
-    ) -> tuple[Request, ...]:
-        operational = self.state is State.OPERATIONAL
-        upper = min(self.prev_sent_seq, token.seq) if operational else token.seq
-        if store.aru >= upper:
-            if self.misses:
-                self.misses.clear()
-            return requests
-        wanted = store.missing(upper, requests, self.me, self.misses, self.parameters.miss_count)
-        self.stats.messages_requested += len(wanted) - len(requests)
-        return wanted
-
-    def _failed_to_receive(self, token: Token) -> bool:
-        """Fail the member that holds aru down for too long; True: the ring is left."""
-        if token.aru != self.prev_sent_aru or token.aru_id == 0:
-            self.aru_count = 0
-            self.aru_since_ns = self.now_ns
+    def _numbers_used_up(self, token: Token) -> bool:
+        """End the ring before its numbers end; True: this node did."""
+        if self.state is not OPERATIONAL or not self.is_representative:
             return False
-        self.aru_count += 1
-        p = self.parameters
-        lasted = self.now_ns - self.aru_since_ns >= p.fail_recv_ns
-        if self.aru_count <= p.fail_recv_count or not lasted or token.aru_id == self.me:
-            return False
-        self.stats.failed_to_receive += 1
-        self.note("failed_to_receive", node=token.aru_id, aru=token.aru)
-        self.fail.add(token.aru_id)
-        self.gather(Cause.FAILED_TO_RECEIVE)
+        self.send_after_token()
+        self.note("sequence_numbers_used_up", seq=token.seq)
+        self.gather(Cause.FORCED)
         return True
-
-    def _forward_or_hold(self, token: Token) -> None:
-        token.token_seq += 1
-        self.prev_sent_aru = token.aru
-        self.prev_sent_seq = token.seq
-        p = self.parameters
-        holding = self.state is State.OPERATIONAL and self.me == self.ring_id.representative
-        if holding and self.idle > p.idle_rotations:
-            self._hold(token, p.hold_ns)
-        elif holding and self.stalled > STALL_VISITS:
-            shift = min(self.stalled - STALL_VISITS, STALL_SHIFT_MAX)
-            self._hold(token, min(p.hold_ns, p.singleton_ns << shift))
-        else:
-            self.forward(token)
-
-    def _hold(self, token: Token, hold_ns: int) -> None:
-        self.stats.tokens_held += 1
-        self.held = token
-        self.timers.set(Timer.HOLD, self.now_ns + hold_ns)
-
-    def forward(self, token: Token) -> None:
-        """Pass the token on; a ring of one keeps it until something is to be sent."""
-        operational = self.state is State.OPERATIONAL
-        members = self.installed_members
-        if not operational and self.commit is not None:
-            members = tuple(entry.node for entry in self.commit.entries)
-        to = self.successor(members)
-        if to == self.me and operational:
-            self.held = token
-            self.timers.set(Timer.HOLD, self.now_ns + self.parameters.singleton_ns)
-            return
-        self.remember_sent(to, token)
-        self.unicast(to, token)
-
-    def on_hold_over(self) -> None:
-        """Let the held token go on."""
-        token = self.held
-        if token is None:
-            return
-        self.held = None
-        self.timers.cancel(Timer.HOLD)
-        if self.successor(self.installed_members) == self.me:
-            self.on_token(token)
-        else:
-            self._release(token)
-
-    def _release(self, token: Token) -> None:
-        """Forward a held token, with what has come to be sent meanwhile.
-
-        Not a second visit: the safe bound needs two visits with a rotation between them.
-        """
-        before = token.seq
-        fresh = self._originate(self.old, token, 0)
-        self._account(token, self.sent_last_visit + fresh)
-        if fresh:
-            self.idle = 0
-            if token.aru == before or token.aru_id == self.me:
-                self._lower_or_raise_aru(self.old, token)
-            elif token.aru_id == 0:
-                token.aru_id = self.me
-        self.prev_sent_aru = token.aru
-        self.prev_sent_seq = token.seq
-        self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns())
-        self.forward(token)
-        self.deliver_operational()
-
-    def on_hold_cancel(self, message: HoldCancel) -> None:
-        """Somebody has something to send."""
-        if message.ring == self.ring_id and self.held is not None:
-            self.idle = 0
-            self.on_hold_over()
-
-    def wake(self) -> None:
-        """React to something that is to be sent."""
-        if self.state is not State.OPERATIONAL:
-            return
-        if self.held is not None:
-            self.idle = 0
-            if len(self.installed_members) == 1:
-                self._visit_self()
-            else:
-                self.on_hold_over()
-        elif self.me != self.ring_id.representative and not self.cancels_left:
-            self.cancels_left = CANCELS_MAX
-            if self.idle >= self.parameters.idle_rotations:
-                self.on_cancel_again()
-            else:
-                wait = max(2_000_000, 3 * self.rotation_ns)
-                self.timers.set(Timer.HOLD_CANCEL, self.now_ns + wait)
-
-    def on_cancel_again(self) -> None:
-        """Ask the representative for the token, a bounded number of times."""
-        if self.state is not State.OPERATIONAL or not self.cancels_left:
-            return
-        self.cancels_left -= 1
-        self.unicast(self.ring_id.representative, HoldCancel(self.ring_id))
-        wait = self.parameters.hold_cancel_retry_ns
-        if self.cancels_left:
-            self.timers.set(Timer.HOLD_CANCEL, self.now_ns + wait)
-
-    def _visit_self(self) -> None:
-        """Visit until nothing waits: a ring of one has nobody to share the token with."""
-        for _ in range(SELF_VISITS_MAX):
-            if self.held is None:
-                return
-            self.on_hold_over()
-            settled = self.old.delivered == self.old.high
-            if settled and not self.source.backlog_frames():
-                return
 
     def on_retransmit_due(self) -> None:
         """Send the token, or commit token, again: it may be lost."""
@@ -376,7 +302,7 @@ class Visits(Core):
         self.stats.tokens_sent_again += 1
         self.unicast(self.last_sent_to, self.last_sent)
         self.retransmit_ns = min(2 * self.retransmit_ns, self.parameters.token_retransmit_ns)
-        self.timers.set(Timer.TOKEN_RETRANSMIT, self.now_ns + self.retransmit_ns)
+        self.timers.set(TOKEN_RETRANSMIT, self.now_ns + self.retransmit_ns)
 
     # Delivery
 
@@ -384,23 +310,21 @@ class Visits(Core):
         """Deliver what is in order, safe messages only when everybody has them."""
         store = self.old
         messages = store.messages
-        seq = store.delivered + 1
-        while (m := messages.get(seq)) is not None:
+        out = self._out
+        safe_to = self.safe_to
+        last = store.aru
+        seq = store.delivered
+        while seq < last:
+            m = messages[seq + 1]
             if not m.flags & ENCAPSULATED:
-                if m.guarantee == SAFE and seq > self.safe_to:
+                guarantee = m.guarantee
+                if guarantee == SAFE and seq >= safe_to:
                     break
-                self._out.append(
-                    Deliver(m.ring, seq, m.originator, m.guarantee, m.payload, transitional=False)
+                out.append(
+                    _tuple(
+                        Deliver,
+                        (m.ring, seq + 1, m.originator, guarantee, m.payload, False),
+                    )
                 )
             seq += 1
-        store.delivered = seq - 1
-
-
-def _runs(open_seqs: list[tuple[int, int]]) -> tuple[Request, ...]:
-    runs: list[list[int]] = []
-    for seq, requester in open_seqs:
-        if runs and runs[-1][0] + runs[-1][1] == seq and runs[-1][2] == requester:
-            runs[-1][1] += 1
-        else:
-            runs.append([seq, 1, requester])
-    return tuple(Request(*run) for run in runs)
+        store.delivered = seq

@@ -1,0 +1,146 @@
+"""The token of an idle ring: the representative keeps it, and lets it go when somebody needs it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from totemd.protocol.core import OPERATIONAL
+from totemd.protocol.effects import Multicast
+from totemd.protocol.messages import HoldCancel, Token
+from totemd.protocol.parameters import MS
+from totemd.protocol.repair import Repair
+from totemd.protocol.timers import HEARTBEAT, Timer
+
+CANCELS_MAX: Final = 5  # times a hold is cancelled before waiting for the token
+CANCEL_WAIT_NS: Final = 2 * MS  # before the first cancel, when the token is probably not held
+CANCEL_WAIT_ROTATIONS: Final = 3
+SELF_VISITS_MAX: Final = 64  # token visits of a ring of one in one call
+STALL_VISITS: Final = 3  # visits with nothing but repairs before the token is paced
+PACE_NS: Final = 1 * MS  # doubles with each such visit
+PACE_SHIFT_MAX: Final = 8
+
+
+class Idle(Repair):
+    """Forward or hold."""
+
+    def on_token(self, token: Token) -> None:
+        """Overridden by visits."""
+        raise NotImplementedError
+
+    def originate(self, token: Token) -> int:
+        """Overridden by visits: send what waits, return how many messages that is."""
+        raise NotImplementedError
+
+    def deliver_operational(self) -> None:
+        """Overridden by visits."""
+        raise NotImplementedError
+
+    def pass_on(self, token: Token) -> None:
+        """Forward the token, or hold it while nothing happens."""
+        token.token_seq += 1
+        self.prev_sent_aru = token.aru
+        self.prev_sent_seq = token.seq
+        if self.is_representative and self.state is OPERATIONAL:
+            hold_ns = self._hold_ns()
+            if hold_ns:
+                self.stats.tokens_held += self.idle > self.parameters.idle_rotations
+                self._hold(token, hold_ns)
+                return
+        self._forward(token)
+
+    def _hold_ns(self) -> int:
+        p = self.parameters
+        if self.idle > p.idle_rotations:
+            return p.hold_ns
+        paced = self.stalled > STALL_VISITS and not p.cancel_token_hold_on_retransmit
+        if paced and not self.after_token:
+            return min(p.hold_ns, PACE_NS << min(self.stalled - STALL_VISITS, PACE_SHIFT_MAX))
+        return p.singleton_ns if self.alone else 0
+
+    def _hold(self, token: Token, hold_ns: int) -> None:
+        self.held = token
+        self.timers.set(Timer.HOLD, self.now_ns + hold_ns)
+
+    def _forward(self, token: Token) -> None:
+        p = self.parameters
+        self.send_on(token)
+        if p.heartbeat_failures_allowed and self.idle < p.idle_rotations:
+            self.timers.set(HEARTBEAT, self.now_ns + p.heartbeat_ns)
+        if self.after_token:
+            self.send_after_token()
+
+    def send_after_token(self) -> None:
+        """Send what this visit numbered and kept back."""
+        self._out.extend(map(Multicast, self.after_token))
+        self.after_token = []
+
+    def on_hold_over(self) -> None:
+        """Let the held token go on."""
+        token = self.held
+        if token is None:
+            return
+        self.held = None
+        self.timers.cancel(Timer.HOLD)
+        if self.alone:
+            self.on_token(token)
+        else:
+            self._release(token)
+
+    def _release(self, token: Token) -> None:
+        """Forward a held token, with what has come to be sent meanwhile.
+
+        Not a second visit: the safe bound needs two visits with a rotation between them.
+        """
+        self.originate(token)
+        self.prev_sent_aru = token.aru
+        self.prev_sent_seq = token.seq
+        self._forward(token)
+        self.deliver_operational()
+
+    def on_hold_cancel(self, message: HoldCancel) -> None:
+        """Somebody has something to send: neither keep the token nor begin to."""
+        if message.ring != self.ring_id:
+            return
+        self.stats.hold_cancels_received += 1
+        self.idle = 0
+        if self.held is not None:
+            self.on_hold_over()
+
+    def wake(self) -> None:
+        """React to something that is to be sent."""
+        if self.state is not OPERATIONAL:
+            return
+        if self.held is not None:
+            self.idle = 0
+            if self.alone:
+                self._visit_self()
+            else:
+                self.on_hold_over()
+        elif not self.is_representative and not self.cancels_left:
+            self.cancels_left = CANCELS_MAX
+            if self.idle >= self.parameters.idle_rotations:
+                self.on_cancel_again()
+            else:
+                wait_ns = max(CANCEL_WAIT_NS, CANCEL_WAIT_ROTATIONS * self.rotation_ns)
+                self.timers.set(Timer.HOLD_CANCEL, self.now_ns + wait_ns)
+
+    def on_cancel_again(self) -> None:
+        """Ask the representative for the token, a bounded number of times."""
+        if not self.cancels_left:
+            return
+        self.cancels_left -= 1
+        self.stats.hold_cancels_sent += 1
+        self.unicast(self.ring_id.representative, HoldCancel(self.ring_id))
+        if self.cancels_left:
+            wait_ns = self.parameters.hold_cancel_retry_ns
+            self.timers.set(Timer.HOLD_CANCEL, self.now_ns + wait_ns)
+
+    def _visit_self(self) -> None:
+        """Visit until nothing waits: a ring of one has nobody to share the token with."""
+        for _ in range(SELF_VISITS_MAX):
+            if self.held is None:
+                return
+            self.on_hold_over()
+            settled = self.old.delivered == self.old.high
+            if settled and not self.source.backlog_frames():
+                return
