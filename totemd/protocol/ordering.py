@@ -59,6 +59,11 @@ class Store:
             self.aru = seq - 1
         return True
 
+    @property
+    def seq_max(self) -> int:
+        """The highest number that is kept now; what is numbered here must not exceed it."""
+        return self.released + self.limit
+
     def release(self, up_to: int) -> None:
         """Forget what everybody has and this node delivered."""
         up_to = min(up_to, self.delivered)

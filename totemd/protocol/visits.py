@@ -106,6 +106,9 @@ class Visits(Idle):
         if token.token_seq <= self.my_token_seq:
             self._duplicate_token()
             return
+        if token.token_seq % len(self.ring_members) != self.position:
+            self.stats.protocol_errors += 1  # recorded on its way to another member, and replayed
+            return
         self.my_token_seq = token.token_seq
         self._token_came()
         operational = self.state is OPERATIONAL
@@ -246,7 +249,7 @@ class Visits(Idle):
             p.max_messages,
             token.fcc - self.sent_last_visit,
             again,
-            min(token.aru + p.max_gap_messages, SEQ_MAX) - token.seq,
+            min(token.aru + p.max_gap_messages, store.seq_max, SEQ_MAX) - token.seq,
         )
         if p.flow is Flow.BACKLOG and self.state is OPERATIONAL:
             mine = self.source.backlog_frames()
