@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tests.sim.host import NEVER, RECEIVE_QUEUE_MAX, Clock, Datagram, Host
+from tests.sim.host import NEVER, Clock, Datagram, Host
 from tests.sim.invariants import Invariants
 from tests.sim.network import MS, US, Faults, Wire
 from tests.sim.trace import Ended, Installed, Life, Submitted, digest
@@ -47,6 +47,7 @@ from totemd.protocol.seats import SeatLimits
 PAYLOAD_SIZE_MAX = 1300
 GROUP = b"simulated"
 PID_BASE: Final = 100
+DATAGRAM_SIZE: Final = 1000  # bytes of a sealed one: most frames are a block of two
 STEPS_MAX: Final = 5_000_000
 CHECK_EVERY: Final = 64  # events between two looks at all invariants of a core
 PAUSE_NS: Final = 100 * MS  # the shell tells the core of a gap longer than this
@@ -92,7 +93,6 @@ class Cluster:
         self.invariants = Invariants(self.parameters)
         self.events = 0
         self.datagrams = 0
-        self.dropped: dict[str, int] = {}
         self._key = None if key is None else seal.ClusterKey(key, "simulated")
         self._shuffled = shuffled
         self._heap: list[tuple[int, int, Any, Any]] = []
@@ -124,7 +124,7 @@ class Cluster:
         host.cost_ns = self.costs.get(where, 0)
         if self._key is not None:
             session = (self._epoch, self._epoch.to_bytes(4, "big"))
-            host.sealer = seal.Sealer(self._key, seal.AES_256_GCM, node_id, session)
+            host.sealer = seal.Sealer(self._key, seal.AES_256_GCM, node_id, session, DATAGRAM_SIZE)
             host.opener = seal.Opener(self._key, seal.AES_256_GCM, node_id, self._peers.get(where))
         self.running[where] = host
         self._step(host, node.start(host.clock.local_ns(self.now_ns)))
@@ -261,9 +261,9 @@ class Cluster:
             if kind is Unicast:
                 self._unicast(host, effect.node_id, effect.message)
             elif kind is Multicast:
-                datagram = self._datagram(host, effect.message)
-                for address in self._addresses(host):
-                    self._send(host, address, datagram, multicast=True)
+                for datagram in self._datagrams(host, effect.message, multicast=True):
+                    for address in self._addresses(host):
+                        self._send(host, address, datagram)
             elif kind is Tell:
                 self._tell(host, effect)
             else:
@@ -316,36 +316,46 @@ class Cluster:
         if host.tokens_to_drop and isinstance(message, Token | Commit):
             host.tokens_to_drop -= 1
             return
-        self._send(host, node_id, self._datagram(host, message), multicast=False)
+        for datagram in self._datagrams(host, message, multicast=False):
+            self._send(host, node_id, datagram)
 
-    def _datagram(self, host: Host, message: Message) -> Datagram:
+    def _datagrams(self, host: Host, message: Message, *, multicast: bool) -> list[Datagram]:
         host.packets += 1
-        self.datagrams += 1
         self.invariants.sent(message)
         data = encode(message)
         self._crc = zlib.crc32(data, self._crc)
         life = host.life
-        if host.sealer is not None:
-            data = host.sealer.seal(data)
-        datagram = Datagram(host.address, life.node_id, (life.epoch, host.packets), data, None)
+        order = (life.epoch, host.packets)
+        datagrams = [
+            Datagram(host.address, life.node_id, order, piece, multicast=multicast)
+            for piece in ([data] if host.sealer is None else host.sealer.seal(data))
+        ]
+        self.datagrams += len(datagrams)
         if self.wire.faults.replay:
-            self._captured.append(datagram)
-        return datagram
+            self._captured.extend(datagrams)
+        return datagrams
 
-    def _send(self, host: Host, address: int, datagram: Datagram, *, multicast: bool) -> None:
+    def _send(self, host: Host, address: int, datagram: Datagram) -> None:
         wire = self.wire
-        for delay in wire.arrivals(host.address, address, len(datagram.data), multicast=multicast):
+        for delay in wire.arrivals(
+            host.address, address, len(datagram.data), multicast=datagram.multicast
+        ):
             arriving = datagram
-            if host.sealer is not None:
+            if wire.faults.corrupt:
                 data = wire.damage(datagram.data)
                 if data is not datagram.data:
-                    arriving = Datagram(host.address, datagram.sender, datagram.order, data, None)
-            elif wire.damage(b"\0") != b"\0":
-                continue  # the seal would drop it
+                    if host.sealer is None:
+                        continue  # the seal would drop it
+                    arriving = Datagram(
+                        host.address,
+                        datagram.sender,
+                        datagram.order,
+                        data,
+                        multicast=datagram.multicast,
+                    )
             self._push(self.now_ns + delay, address, arriving)
             if wire.faults.replay and wire.random.random() < wire.faults.replay:
-                old = wire.random.choice(self._captured)
-                self._push(self.now_ns + 2 * delay, address, old)
+                self._push(self.now_ns + 2 * delay, address, wire.random.choice(self._captured))
 
     # Time
 
@@ -405,21 +415,21 @@ class Cluster:
     def _arrive(self, host: Host, datagram: Datagram) -> None:
         if host.address in self._clogged:
             self._clogged[host.address].append(datagram)
-        elif host.paused_until_ns > self.now_ns or host.inbox:
-            if len(host.inbox) < RECEIVE_QUEUE_MAX:
-                host.inbox.append(datagram)
+        elif host.paused_until_ns > self.now_ns or host.waiting:
+            host.queue(datagram)
         elif host.busy_until_ns > self.now_ns:
-            host.inbox.append(datagram)
+            host.queue(datagram)
             self.at(host.busy_until_ns - self.now_ns, lambda: self._drain(host))
         else:
             self._take(host, datagram)
 
     def _drain(self, host: Host) -> None:
-        while host.inbox and host.life.ended is Ended.RUNNING:
-            if host.paused_until_ns > self.now_ns:
+        while host.life.ended is Ended.RUNNING and host.paused_until_ns <= self.now_ns:
+            datagram = host.next_datagram()
+            if datagram is None:
                 return
-            self._take(host, host.inbox.popleft())
-            if host.busy_until_ns > self.now_ns and host.inbox:
+            self._take(host, datagram)
+            if host.busy_until_ns > self.now_ns and host.waiting:
                 self.at(host.busy_until_ns - self.now_ns, lambda: self._drain(host))
                 return
 
@@ -428,20 +438,27 @@ class Cluster:
         if host.cost_ns:
             host.busy_until_ns = self.now_ns + host.cost_ns
         local_ns = host.clock.local_ns(self.now_ns)
-        sender, order, message = datagram.sender, datagram.order, datagram.message
+        if host.opener is not None:
+            data, source = datagram.data, str(datagram.source)
+            for sender, order, plain in host.opener.open_train(data, len(data), source, local_ns):
+                self._receive(host, decode(plain), sender, order)
+            return
+        message = datagram.message
         if message is None:
-            try:
-                data = datagram.data
-                if host.opener is not None:
-                    sender, order, data = host.opener.open(data, str(datagram.source), local_ns)
-                message = decode(data)
-            except seal.SealError as error:
-                self.dropped[error.rule] = self.dropped.get(error.rule, 0) + 1
-                return
-            if host.opener is None and type(message) is not Token:
+            message = decode(datagram.data)
+            if type(message) is not Token:  # a token is changed by who holds it
                 datagram.message = message
-        self.invariants.accepted(host, message)
-        self._step(host, host.node.receive(message, sender, order, local_ns))
+        self._receive(host, message, datagram.sender, datagram.order)
+
+    def _receive(self, host: Host, message: Message, sender: int, order: tuple[int, int]) -> None:
+        local_ns = host.clock.local_ns(self.now_ns)
+        ring = host.node.ring
+        number = message.token_seq if type(message) is Token else 0  # the core counts it up
+        before = ring.my_token_seq
+        effects = host.node.receive(message, sender, order, local_ns)
+        if type(message) is Token and before != ring.my_token_seq == number:
+            self.invariants.accepted(host, message.ring, number)
+        self._step(host, effects)
         self._check(host)
 
     def _check(self, host: Host) -> None:

@@ -16,7 +16,7 @@ Counts = Counter[tuple[str, str]]
 
 # Rows that nothing can reach: the timer is disarmed before the state is entered.
 UNREACHABLE: Final = frozenset(
-    (state.value, f"timer {timer.value}")
+    (state.value, f"timer {timer.name.lower()}")
     for (state, timer), handler in ring.TIMER_TABLE.items()
     if handler is Ring.ignore
 )
@@ -28,14 +28,14 @@ class Coverage:
 
     def __init__(self) -> None:
         self.counts: Counts = Counter()
-        self._tables: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self._wrapped: list[tuple[Any, object, Callable[..., None]]] = []
 
     def __enter__(self) -> Self:
-        tables: list[dict[tuple[State, Any], Any]] = [_table(ring.TABLE), _table(ring.TIMER_TABLE)]
-        for table in tables:
-            self._tables.append((table, dict(table)))
-            for (state, event), handler in list(table.items()):
-                table[state, event] = self._counting(row(state, event), handler)
+        for state, handlers in ring.HANDLERS.items():
+            for event in list(handlers):
+                self._wrap(handlers, event, row(state, event))
+        for key in list(ring.TIMER_TABLE):
+            self._wrap(ring.TIMER_TABLE, key, row(*key))
         return self
 
     def __exit__(
@@ -44,17 +44,20 @@ class Coverage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for table, kept in self._tables:
-            table.update(kept)
+        for table, key, handler in self._wrapped:
+            table[key] = handler
+        self._wrapped.clear()
 
-    def _counting(self, key: tuple[str, str], handler: Callable[..., None]) -> Callable[..., None]:
+    def _wrap(self, table: Any, key: object, name: tuple[str, str]) -> None:
+        handler: Callable[..., None] = table[key]
         counts = self.counts
 
         def counted(*arguments: Any) -> None:
-            counts[key] += 1
+            counts[name] += 1
             handler(*arguments)
 
-        return counted
+        self._wrapped.append((table, key, handler))
+        table[key] = counted
 
     def moved(self, notes: list[tuple[int, int, Any]]) -> None:
         """Count the causes of a finished run."""
@@ -63,20 +66,15 @@ class Coverage:
                 self.counts["cause", note.cause.value] += 1
 
 
-def _table(rows: Any) -> dict[tuple[State, Any], Any]:
-    assert isinstance(rows, dict)
-    return rows
-
-
 def row(state: State, event: type | Timer) -> tuple[str, str]:
     """Name one row of a table."""
-    what = f"timer {event.value}" if isinstance(event, Timer) else event.__name__
+    what = f"timer {event.name.lower()}" if isinstance(event, Timer) else event.__name__
     return state.value, what
 
 
 def missing(counts: Counts) -> list[tuple[str, str]]:
     """Return what was never seen though it can be."""
-    rows = [row(*key) for key in (*_table(ring.TABLE), *_table(ring.TIMER_TABLE))]
+    rows = [row(*key) for key in ring.TABLE] + [row(*key) for key in ring.TIMER_TABLE]
     return [key for key in (*rows, *CAUSES) if key not in UNREACHABLE and not counts[key]]
 
 

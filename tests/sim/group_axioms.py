@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.sim.axioms import History, Violation
-from tests.sim.trace import REGULAR, Ended, Installed, Life
+from tests.sim.trace import REGULAR, UNKNOWN, Ended, Installed, Life
 from totemd.protocol import groups, packing
 from totemd.protocol.local import (
     Accepted,
@@ -238,7 +238,7 @@ def c3(h: GroupHistory) -> Iterator[Violation]:
                     yield _broken("C3", client, f"{event.payload[:20]!r} of no member {sender}")
                 if event.payload in seen or event.payload not in sent[sender]:
                     yield _broken("C3", client, f"{event.payload[:20]!r} twice, or not sent so")
-                seen.add(event.payload)
+                seen.add(bytes(event.payload))
 
 
 def c4(h: GroupHistory) -> Iterator[Violation]:
@@ -381,7 +381,8 @@ def y2(h: GroupHistory) -> Iterator[Violation]:
         parts = lists.get(ring, {})
         members = h.ring.by_ring[ring][0].installed.members if ring in h.ring.by_ring else ()
         for seq, (node, one) in sent.items():
-            if not _is_list(one.payload) and seq not in parts.values():
+            known = one.delivered != UNKNOWN
+            if known and not _is_list(one.payload) and seq not in parts.values():
                 owed = [n for n in members if parts.get(n, seq) > one.delivered]
                 if owed and parts.get(node, 0) < seq:
                     yield Violation("Y2", node, ring, seq, f"before the parts of {owed}")

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from tests.sim.trace import REGULAR, Got, Installed, Life, Originated
+from tests.sim.trace import REGULAR, UNKNOWN, Got, Installed, Life, Originated
 from totemd import seal
 from totemd.protocol.effects import Configuration, Deliver, Effect, Moved, Multicast, Persist
-from totemd.protocol.messages import ENCAPSULATED, Data, RingId
+from totemd.protocol.messages import ENCAPSULATED, Data, RingId, decode
 from totemd.protocol.node import Node
 
 RECEIVE_QUEUE_MAX: Final = 4096  # datagrams; a socket drops what comes on top
 NEVER: Final = 1 << 100
-TAPPED: Final = ("start", "receive", "submitted", "expire", "leave", "pause")
+TAPPED: Final = (  # every door of the ring
+    *("start", "receive", "submitted", "expire", "leave", "pause"),
+    *("force_gather", "fail_member", "link_up", "link_down", "clear_hold_offs"),
+)
 STOPS: Final = (Multicast, Persist, Moved)  # effects at which a node may be killed
 
 
@@ -49,16 +52,17 @@ class Clock:
 class Datagram:
     """What was sent once and may arrive many times."""
 
-    __slots__ = ("data", "message", "order", "sender", "source")
+    __slots__ = ("data", "message", "multicast", "order", "sender", "source")
 
     def __init__(
-        self, source: int, sender: int, order: tuple[int, int], data: bytes, message: Any
+        self, source: int, sender: int, order: tuple[int, int], data: bytes, *, multicast: bool
     ) -> None:
         self.source = source  # address
         self.sender = sender  # node id
         self.order = order
         self.data = data
-        self.message = message  # decoded once, if that is the same for all; else None
+        self.multicast = multicast
+        self.message: Any = None  # decoded once, if that is the same for all
 
 
 class Host:
@@ -86,7 +90,8 @@ class Host:
         self.paused_since_ns = 0
         self.busy_until_ns = 0
         self.cost_ns = 0  # of one datagram
-        self.inbox: Final[deque[Datagram]] = deque()
+        self.data_inbox: Final[deque[Datagram]] = deque()
+        self.token_inbox: Final[deque[Datagram]] = deque()
         self.tokens_to_drop = 0
         self.sealer: seal.Sealer | None = None
         self.opener: seal.Opener | None = None
@@ -98,6 +103,24 @@ class Host:
         ring: Any = node.ring
         for name in TAPPED:
             setattr(ring, name, partial(self._tapped, getattr(ring, name)))
+
+    def queue(self, datagram: Datagram) -> None:
+        """Let a datagram wait in its socket; a full one drops it."""
+        inbox = self.data_inbox if datagram.multicast else self.token_inbox
+        if len(inbox) < RECEIVE_QUEUE_MAX:
+            inbox.append(datagram)
+
+    def next_datagram(self) -> Datagram | None:
+        """Take what the shell reads next: data before the token, unless the core says so."""
+        inboxes = [self.data_inbox, self.token_inbox]
+        if self.node.ring.token_first:
+            inboxes.reverse()
+        return next((inbox.popleft() for inbox in inboxes if inbox), None)
+
+    @property
+    def waiting(self) -> bool:
+        """True: something waits in a socket."""
+        return bool(self.data_inbox or self.token_inbox)
 
     def _tapped(self, method: Callable[..., list[Effect]], *arguments: Any) -> list[Effect]:
         effects = method(*arguments)
@@ -111,6 +134,8 @@ class Host:
         for effect in effects:
             kind = type(effect)
             if isinstance(effect, Deliver):
+                if effect.originator == self.life.node_id:
+                    self._known_late(effect.ring, effect.seq, effect.guarantee, effect.payload)
                 self._delivered = effect.seq
                 records.append(
                     Got(
@@ -139,15 +164,23 @@ class Host:
 
     def _sent(self, m: Data, now_ns: int) -> None:
         """A frame sent for the first time is originated; later it is sent again."""
-        ring, seq = self._originated
-        if m.originator != self.life.node_id or m.flags & ENCAPSULATED:
-            return
-        if m.ring == ring and m.seq <= seq:
-            return
-        self._originated = (m.ring, m.seq)
-        self.life.records.append(
-            Originated(now_ns, m.ring, m.seq, m.guarantee, m.payload, self._delivered)
-        )
+        if m.flags & ENCAPSULATED:
+            inner = decode(m.payload)
+            if isinstance(inner, Data) and inner.originator == self.life.node_id:
+                self._known_late(inner.ring, inner.seq, inner.guarantee, inner.payload)
+        elif m.originator == self.life.node_id and (m.ring, m.seq) > self._originated:
+            self._originated = (m.ring, m.seq)
+            self.life.records.append(
+                Originated(now_ns, m.ring, m.seq, m.guarantee, m.payload, self._delivered)
+            )
+
+    def _known_late(self, ring: RingId, seq: int, guarantee: int, payload: bytes) -> None:
+        """A frame that was numbered, but not sent before its node left the ring."""
+        if (ring, seq) > self._originated:
+            self._originated = (ring, seq)
+            self.life.records.append(
+                Originated(self._now(), ring, seq, guarantee, payload, UNKNOWN)
+            )
 
     def forget_steps(self) -> None:
         """A step is performed to its end."""

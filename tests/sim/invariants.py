@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from totemd.protocol.effects import State
 from totemd.protocol.messages import Message, RingId, Token
 from totemd.protocol.parameters import RingParameters
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from tests.sim.host import Host
 
 RINGS_MAX: Final = 64  # whose tokens are watched
+TOKENS_MAX: Final = 1024  # of each of them
 
 
 class InvariantError(AssertionError):
@@ -23,7 +23,7 @@ class Invariants:
 
     def __init__(self, parameters: RingParameters) -> None:
         self._parameters: Final = parameters
-        self._accepted: dict[RingId, dict[int, int]] = {}  # ring -> token_seq -> node
+        self._accepted: dict[RingId, dict[int, int]] = {}  # ring -> token_seq -> epoch of a node
 
     def sent(self, message: Message) -> None:
         """Look at what leaves a node."""
@@ -33,19 +33,13 @@ class Invariants:
             if gap > 2 * self._parameters.max_gap_messages:
                 raise InvariantError(f"token of {message.ring}: {gap} messages are not stable")
 
-    def accepted(self, host: Host, message: Message) -> None:
-        """Look at what a node is about to take: one token of a ring is at one node."""
-        if type(message) is not Token:
-            return
-        ring = host.node.ring
-        usable = ring.state in (State.OPERATIONAL, State.RECOVERY) and message.ring == ring.ring_id
-        if not usable or message.token_seq <= ring.my_token_seq:
-            return
-        seen = self._accepted.setdefault(message.ring, {})
-        node = seen.setdefault(message.token_seq, host.life.epoch)
-        if node != host.life.epoch:
-            raise InvariantError(f"token {message.token_seq} of {message.ring} is at two nodes")
-        if len(seen) > 1024:
+    def accepted(self, host: Host, ring: RingId, token_seq: int) -> None:
+        """Look at what a node has taken: one token of a ring is at one node."""
+        seen = self._accepted.setdefault(ring, {})
+        epoch = seen.setdefault(token_seq, host.life.epoch)
+        if epoch != host.life.epoch:
+            raise InvariantError(f"token {token_seq} of {ring} was taken by two nodes")
+        if len(seen) > TOKENS_MAX:
             del seen[next(iter(seen))]
         if len(self._accepted) > RINGS_MAX:
             del self._accepted[next(iter(self._accepted))]

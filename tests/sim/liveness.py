@@ -17,8 +17,12 @@ AGREED_ROTATIONS: Final = 2
 SAFE_ROTATIONS: Final = 5
 
 
-def settle(cluster: Cluster) -> None:
+def settle(cluster: Cluster, late_ns: int) -> None:
     """Wait for the bound of L1; then all running nodes must be in one ring.
+
+    Args:
+        cluster: without faults.
+        late_ns: how long datagrams of the time before may still be on their way.
 
     Raises:
         AxiomError: L1.
@@ -29,7 +33,10 @@ def settle(cluster: Cluster) -> None:
         for host in leaving:
             if host.life.ended is not Ended.RUNNING:
                 cluster.boot(host.address)
-    cluster.run(bound_ns(cluster))
+    cluster.run(bound_ns(cluster) + late_ns)
+    held_off_ns = _held_off_ns(cluster)
+    if held_off_ns:  # by a ring that was formed while the faults were ending
+        cluster.run(held_off_ns + bound_ns(cluster))
     members = tuple(sorted(cluster.running))
     found = []
     for host in cluster.running.values():
@@ -45,18 +52,25 @@ def settle(cluster: Cluster) -> None:
 
 
 def bound_ns(cluster: Cluster) -> int:
-    """Return how long a healed cluster may take to be one ring."""
+    """Return how long a healed cluster may take to be one ring, when nobody is held off."""
     p = cluster.parameters
     token_ns = p.token_loss_ns(len(cluster.running))
-    held_off = [
-        h.until_ns - host.node.ring.now_ns
-        for host in cluster.running.values()
-        for h in host.node.ring.hold_offs.values()
-    ]
     rotation_ns = len(cluster.running) * DELAY_NS
-    quiet_ns = max(0, *held_off) if held_off else 0
-    total = 2 * token_ns + 2 * p.consensus_ns + p.merge_ns + quiet_ns + 40 * rotation_ns
+    total = 2 * token_ns + 2 * p.consensus_ns + p.merge_ns + 40 * rotation_ns
     return (total + 1_000 * MS) * 21 // 20  # clocks may be 5 % slow
+
+
+def _held_off_ns(cluster: Cluster) -> int:
+    """Return how long the nodes still begin no merge with who came and went too often."""
+    return max(
+        0,
+        *(
+            h.until_ns - host.clock.local_ns(cluster.now_ns)
+            for host in cluster.running.values()
+            for h in host.node.ring.hold_offs._nodes.values()
+        ),
+        0,
+    )
 
 
 def _last(life: Life) -> Installed:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from tests.sim.network import MS, US, Faults
 from totemd.protocol.effects import State
-from totemd.protocol.parameters import RingParameters
+from totemd.protocol.parameters import AccelPriority, Flow, RequestLimit, RingParameters
 
 FOLDER: Final = Path(__file__).parent / "faults"
 FRAME: Final = 1300  # bytes; sizes of the workload are chosen around it
@@ -262,6 +262,17 @@ class _Drawing:
             "seq_base": r.choice(SEQ_BASES) if r.random() < 0.2 else 0,
             "miss_count": r.choice([1, 1, 1, 5]),
         }
+        if r.random() < 0.5:
+            values["accelerated_window_messages"] = r.choice([1, 5, 17])
+            values["accel_min"] = r.choice([0, 1, 4])
+            values["accel_priority"] = r.choice(list(AccelPriority))
+        if r.random() < 0.2:
+            values["flow"] = Flow.BACKLOG
+        if r.random() < 0.2:
+            values["heartbeat_failures_allowed"] = 1
+            values["max_network_delay_ns"] = token // 4
+        if r.random() < 0.3:
+            values["request_limit"] = RequestLimit.CURRENT
         if r.random() < c.get("small_windows", 0.2):
             values["max_messages"] = r.choice([1, 3])
             values["window_messages"] = r.choice([3, 10])

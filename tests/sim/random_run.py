@@ -17,6 +17,7 @@ from totemd.protocol.effects import Moved
 from totemd.protocol.local import ConnectionId, Refused
 
 KEY: Final = b"simulated key of a cluster under test" * 4
+FLAPS: Final = 4  # cuts of one flapping partition
 QUEUE_MAX: Final = 1000  # messages that wait at a node before a burst is left out
 
 
@@ -70,7 +71,7 @@ class RandomRun:
             c.at(action.at_ns, lambda a=action: self._act(a))  # type: ignore[misc]
         c.run(p.run_ns)
         self._heal()
-        liveness.settle(c)
+        liveness.settle(c, p.faults.tail_ns)
         self.settled_ns = c.now_ns
         self._everybody_sends()
         liveness.stay_quiet(c, self.settled_ns)
@@ -119,12 +120,9 @@ class RandomRun:
             case "partition":
                 self._block(wire.block(between(*map(set, a.sides))), a.duration_ns)
             case "flapping":
-                pairs = between(*map(set, a.sides))
-                for k in range(4):
-                    self.cluster.at(
-                        2 * k * a.duration_ns,
-                        lambda: self._block(wire.block(pairs), a.duration_ns),
-                    )
+                again = a._replace(kind="partition")
+                for k in range(FLAPS):
+                    self.cluster.at(2 * k * a.duration_ns, lambda: self._act(again))
             case "one_way":
                 pairs = {(a.node, a.peer)} if a.peer else {(a.node, n) for n in everybody}
                 self._block(wire.block(pairs), a.duration_ns)

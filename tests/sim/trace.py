@@ -18,6 +18,7 @@ from totemd.protocol.messages import RingId
 
 SAFE = 3
 REGULAR = ConfigurationKind.REGULAR
+UNKNOWN = -1  # what a sender had delivered when it numbered a frame that it never sent
 TRANSITIONAL = ConfigurationKind.TRANSITIONAL
 
 
