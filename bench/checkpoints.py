@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench.stage import say
+from bench.options import Options
+from bench.report import Report
 from deploy import layout, local
 from openais.aio import ckpt
 from openais.ckpt import Attributes, CreationFlags
 
+NODES = 3
 SIZE = 256
+SECONDS = 3.0
+SECONDS_QUICK = 1.0
 ATTRIBUTES = Attributes(CreationFlags.WR_ALL_REPLICAS, 0, 0, 1024, 4096, 32)
 Operation = Callable[[ckpt.Checkpoint, str], Awaitable[object]]
 
@@ -38,7 +40,7 @@ async def measure(
     return sum(await asyncio.gather(*(worker(n) for n in range(tasks)))) / seconds
 
 
-async def play(seconds: float) -> None:
+async def play(report: Report, seconds: float) -> None:
     """Run all measurements at one node."""
     data = os.urandom(SIZE)
     async with ckpt.Client() as client:
@@ -50,30 +52,29 @@ async def play(seconds: float) -> None:
             "read, fenced": lambda c, s: c.read([(s, 0, None)]),
             "read, local": lambda c, s: c.read([(s, 0, None)], local=True),
         }
-        say(f"{f'{SIZE} B':<26}{'1 at a time':>14}{'64 at a time':>14}{'ratio':>8}")
+        report.line(f"{f'{SIZE} B':<26}{'1 at a time':>14}{'64 at a time':>14}{'ratio':>8}")
         for title, operation in rows.items():
             one = await measure(operation, checkpoint, 1, seconds)
             many = await measure(operation, checkpoint, 64, seconds)
-            say(f"{title:<26}{one:>12,.0f}/s{many:>12,.0f}/s{many / max(one, 1):>8.1f}")
+            report.line(f"{title:<26}{one:>12,.0f}/s{many:>12,.0f}/s{many / max(one, 1):>8.1f}")
 
 
-def main() -> int:
+def main(options: Options) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="./run bench-ckpt", description=__doc__)
-    parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
-    options = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="ais-bench-"))
+    report = Report(
+        "checkpoints", f"{NODES} nodes on loopback, one client, {SIZE} B", keep=options.keep
+    )
+    directory = Path(tempfile.mkdtemp(prefix="aisbench-"))
     progress = local.Progress(quiet=True)
+    before = os.environ.get("OPENAIS_RUN_DIR")
     try:
-        local.up(directory, options.nodes, progress)
+        local.up(directory, NODES, progress)
         os.environ["OPENAIS_RUN_DIR"] = str(layout.nodes(directory)[0].run_dir)
-        asyncio.run(play(options.seconds))
+        asyncio.run(play(report, SECONDS_QUICK if options.quick else SECONDS))
     finally:
-        local.down(directory, progress)
+        if before is None:
+            os.environ.pop("OPENAIS_RUN_DIR", None)
+        if layout.nodes(directory):
+            local.down(directory, progress)
         shutil.rmtree(directory, ignore_errors=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    report.close()

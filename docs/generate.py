@@ -16,12 +16,9 @@ from typing import Final
 DOCS: Final = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "clients" / "python"))
 
-from openais.node.directives import (  # noqa: E402 - found through the line above
-    SECTIONS,
-    Directive,
-    SectionRule,
-    Treatment,
-)
+from openais.node.directives import SECTIONS  # noqa: E402 - found through the line above
+from openais.node.presets import PRESETS  # noqa: E402 - likewise
+from openais.node.rules import Directive, SectionRule, Treatment  # noqa: E402 - likewise
 
 _PART: Final = re.compile(
     r"(<!-- generated: (?P<name>[a-z]+), by docs/generate.py -->\n).*?(<!-- end of generated -->)",
@@ -72,16 +69,42 @@ def _ignored() -> str:
             prefix = f"{rule.path}." if rule.path else ""
             names += [f"`{prefix}{d.key}`" for d in rule.directives if d.treatment is treatment]
         lines += [f"{title}: {', '.join(names)}.", ""]
+    taken = [
+        f"`{rule.path}.{d.key}` as `{d.meaning}`"
+        for rule in SECTIONS
+        for d in rule.directives
+        if d.treatment is Treatment.TRANSLATED
+    ]
+    lines += [f"Of the predecessors, taken up with a warning: {', '.join(taken)}.", ""]
     refused = [
         f"`{rule.path}.{d.key}` ({d.meaning})"
         for rule in SECTIONS
         for d in rule.directives
         if d.treatment is Treatment.REFUSED
     ]
+    refused += [
+        f"`{rule.path} {{ }}` ({rule.meaning})"
+        for rule in SECTIONS
+        if rule.treatment is Treatment.REFUSED
+    ]
     return "\n".join([*lines, f"Refused: {', '.join(refused)}.", ""])
 
 
-GENERATORS: Final[dict[str, Callable[[], str]]] = {"directives": directives}
+def presets() -> str:
+    """Return what each preset sets."""
+    rows = [
+        f"| `{name}` | `{path}.{key}` | `{value}` |"
+        for name, paths in PRESETS.items()
+        for path, values in paths.items()
+        for key, value in values.items()
+    ]
+    return "\n".join(["| preset | sets | to |", "|---|---|---|", *rows, ""])
+
+
+GENERATORS: Final[dict[str, Callable[[], str]]] = {
+    "directives": directives,
+    "presets": presets,
+}
 
 
 def rendered(text: str) -> str:

@@ -21,6 +21,7 @@ from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
 from totemd import keyfile, privileges, seal
+from totemd.configured import datagram_size, parameters, payload_size_max, seat_limits
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -37,73 +38,22 @@ from totemd.protocol.effects import (
 )
 from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
-from totemd.protocol.parameters import MS, ParameterError, RingParameters
-from totemd.protocol.seats import SeatLimits
+from totemd.protocol.parameters import MS
 from totemd.store import Store
 from totemd.udp import Address, RingSockets
+from totemd.writer import Writer, WriterLostError
 
 SLEEP_MAX_MS: Final = 1000
-BLOCK_DATAGRAMS: Final = 8  # of one full frame
 DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
-PAUSE_NS: Final = 100 * MS  # awake this much too late is a pause
+STALE_TRAINS_MAX: Final = 100_000  # dropped of one socket after a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
+HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
 DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
 DIGEST_SOURCES_MAX: Final = 256
 ALONE_NS: Final = 10_000 * MS
 
 _LOG = EventLog(__name__)
-
-
-def parameters(config: NodeConfig) -> RingParameters:
-    """Return the constants of the ring as configured.
-
-    Raises:
-        ExitError: status 8, the values contradict each other.
-    """
-    t = config.totem
-    standard = RingParameters()
-    given: dict[str, Any] = {
-        "token_ns": t.token_ms * MS,
-        "token_coefficient_ns": t.token_coefficient_ms * MS,
-        "token_retransmit_ns": t.token_retransmit_ms * MS,
-        "hold_ns": t.hold_ms * MS,
-        "join_ns": t.join_ms * MS,
-        "consensus_ns": t.consensus_ms * MS,
-        "silent_fail_ns": min(
-            max(standard.silent_fail_ns, t.token_ms * MS * 3 // 10), t.consensus_ms * MS - 1
-        ),
-        "fail_recv_ns": t.token_ms * MS,
-        "merge_ns": t.merge_ms * MS,
-        "window_messages": t.window_size_messages,
-        "max_messages": t.max_messages,
-        "fail_recv_count": t.fail_recv_const,
-        "miss_count": t.miss_count_const,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
-    result = dataclasses.replace(standard, **values)
-    try:
-        result.validate()
-    except ParameterError as error:
-        raise ExitError(Exit.MAIN_CONFIGURATION, f"{config.path}: totem: {error}") from error
-    return result
-
-
-def payload_size_max(config: NodeConfig) -> int:
-    """Return the bytes of one frame: with its header it fills a sealed block exactly.
-
-    A recovery puts a second header before it: one datagram more. Where every datagram is sealed
-    on its own, room for that header is kept free instead.
-    """
-    header = messages.DATA_HEADER.size
-    size = seal.block_size_max(_datagram_size(config), BLOCK_DATAGRAMS) - header
-    return size if BLOCK_DATAGRAMS > 1 else size - header
-
-
-def _datagram_size(config: NodeConfig) -> int:
-    ipv6 = ":" in config.interfaces[0].bind_address
-    overhead = messages.UDP_OVERHEAD_IPV6 if ipv6 else messages.UDP_OVERHEAD_IPV4
-    return config.totem.netmtu_bytes - overhead
 
 
 class Daemon:
@@ -112,17 +62,19 @@ class Daemon:
     def __init__(self, config: NodeConfig) -> None:
         self.config: Final = config
         self.node_id: Final = config.totem.node_id
+        self._writer: Final = Writer()  # before there are keys and threads
         algorithm, key = _key(config)
         self._algorithm: Final = algorithm
         self._key: Final = key
-        self._store: Final = Store(config.system.state_dir, self.node_id)
+        self._store: Final = Store(config.system.state_dir, self.node_id, self._writer)
+        self._held: list[Effect] = []
         self.node: Final = Node(
             parameters(config),
             self.node_id,
             self._store.boot_epoch,
             self._store.stored_ring_seq,
             payload_size_max(config),
-            SeatLimits(),
+            seat_limits(config),
         )
         self._sealer = self._new_sealer()
         self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
@@ -131,6 +83,7 @@ class Daemon:
             {n.node_id: n.addresses[0] for n in config.nodes if n.node_id != self.node_id},
             unicast=config.totem.transport == "udpu",
         )
+        privileges.apply(config.system)  # before the threads of ZeroMQ, which inherit it
         self._context: Final = zmq.Context()
         server = IpcServer(
             self._context,
@@ -149,15 +102,17 @@ class Daemon:
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
         self._retired = False
+        self._gap: Final = Gap()
+        self._pause_ns: Final = config.totem.runtime_token_ms * MS // 2
         self._peers_saved_ns = time.monotonic_ns()
 
     def run(self) -> None:
         """Serve until told to stop; then leave the ring in order."""
         self._signals()
-        privileges.apply(self.config.system)
+        privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
-        for s in (self._sockets.data, self._sockets.token, self._wake_fd):
+        for s in (self._sockets.data, self._sockets.token, self._wake_fd, self._writer):
             self._poller.register(s.fileno(), zmq.POLLIN)
         _LOG.info(
             "started",
@@ -167,6 +122,7 @@ class Daemon:
             version=__version__,
             pid=os.getpid(),
         )
+        self._gap.measure(time.monotonic_ns(), 0)
         self._perform(self.node.start(time.monotonic_ns()))
         try:
             while not self._retired:
@@ -177,18 +133,19 @@ class Daemon:
         _LOG.info("stopped", node=self.node_id)
 
     def _turn(self, server: IpcServer) -> None:
-        before_ns = time.monotonic_ns()
-        timeout_ms = self._timeout_ms(before_ns)
+        began_ns = time.monotonic_ns()
+        timeout_ms = self._timeout_ms(began_ns)
         ready = self._poller.poll(timeout_ms)
-        now_ns = time.monotonic_ns()
-        late_ns = now_ns - before_ns - timeout_ms * MS
-        if late_ns > PAUSE_NS:
-            self._perform(self.node.pause(late_ns, now_ns))
+        gap_ns = self._gap.measure(began_ns, timeout_ms * MS)
+        if gap_ns > self._pause_ns:
+            self._paused(gap_ns)
         descriptors = {fd for fd, _ in ready if isinstance(fd, int)}
         if descriptors:
             server.noticed(descriptors)
             if self._wake_fd.fileno() in descriptors:
                 self._wake_fd.recv(64)
+            if self._writer.fileno() in descriptors:
+                self._written()
             self._network()
         if len(ready) > len(descriptors) or server.pending:
             for effects in self._port.receive(time.monotonic_ns()):
@@ -197,6 +154,16 @@ class Daemon:
         server.flush()
         if self._stopping and self.node.ring.leave_copies is None:
             self._perform(self.node.leave(time.monotonic_ns()))
+
+    def _paused(self, gap_ns: int) -> None:
+        """Tell the core; after a token timeout, what waits is of a ring that has gone on."""
+        now_ns = time.monotonic_ns()
+        if gap_ns >= self.node.ring.token_loss_ns:
+            for s in (self._sockets.data, self._sockets.token):
+                for _ in range(STALE_TRAINS_MAX):
+                    if self._sockets.receive(s) is None:
+                        break
+        self._perform(self.node.pause(gap_ns, now_ns))
 
     def _timeout_ms(self, now_ns: int) -> int:
         if self._port.server.pending:
@@ -207,12 +174,20 @@ class Daemon:
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
     def _network(self) -> None:
-        """Read data before the token: it was sent before it."""
-        for s in (self._sockets.data, self._sockets.token):
-            budget = DATAGRAMS_PER_WAKE
-            while budget > 0 and (train := self._sockets.receive(s)) is not None:
-                budget -= 1 + len(train[0]) // max(train[1], 1)
+        """Read data before the token, because it was sent before it, unless the ring says so."""
+        sockets, ring = self._sockets, self.node.ring
+        budget = DATAGRAMS_PER_WAKE
+        while budget > 0:
+            if ring.token_first and (train := sockets.receive(sockets.token)) is not None:
                 self._train(*train)
+            if (train := sockets.receive(sockets.data)) is None:
+                break
+            budget -= 1 + len(train[0]) // max(train[1], 1)
+            self._train(*train)
+        budget = DATAGRAMS_PER_WAKE
+        while budget > 0 and (train := sockets.receive(sockets.token)) is not None:
+            budget -= 1
+            self._train(*train)
 
     def _train(self, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
@@ -238,19 +213,39 @@ class Daemon:
             self._peers_saved_ns = now_ns
             self._store.save_peer_sessions(self._opener.sessions())
             if self._sealer.worn:
-                self._sealer = self._new_sealer()
+                self._store.renew_session()
 
     def _new_sealer(self) -> seal.Sealer:
-        session = self._store.new_session()
-        size = _datagram_size(self.config)
-        return seal.Sealer(self._key, self._algorithm, self.node_id, session, size)
+        size = datagram_size(self.config)
+        return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
+
+    def _written(self) -> None:
+        """Go on with what waited for the disk."""
+        try:
+            for ticket, error in self._writer.finished():
+                self._store.written(ticket, error)
+        except WriterLostError as error:
+            raise ExitError(Exit.RING_ID, str(error)) from error
+        if self._store.session != self._sealer.session:
+            self._sealer = self._new_sealer()
+        held, self._held = self._held, []
+        self._perform(held)
+
+    def _hold(self, effects: list[Effect]) -> None:
+        self._held += effects
+        if len(self._held) > HELD_EFFECTS_MAX:
+            reason = f"{HELD_EFFECTS_MAX} effects wait for a ring number to be stored"
+            raise ExitError(Exit.RING_ID, f"state {self.config.system.state_dir}: {reason}")
 
     def _perform(self, effects: list[Effect]) -> None:
         """Perform in order; multicasts that follow each other share system calls."""
-        datagrams: list[bytes] = []
+        if self._held:
+            self._hold(effects)
+            return
+        datagrams: list[seal.Datagram] = []
         for effect in effects:
             if isinstance(effect, Multicast):
-                datagrams += self._sealer.seal(messages.encode(effect.message))
+                datagrams += self._sealer.pieces(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
             else:
@@ -258,8 +253,12 @@ class Daemon:
                     self._sockets.multicast(datagrams)
                     datagrams = []
                 if isinstance(effect, Unicast):
-                    sealed = self._sealer.seal(messages.encode(effect.message))
+                    sealed = self._sealer.pieces(messages.encode(effect.message))
                     self._sockets.unicast(effect.node_id, sealed)
+                elif isinstance(effect, Persist):
+                    if not self._store.durable(effect.ring_seq):
+                        self._hold(effects[effects.index(effect) :])
+                        break
                 else:
                     self._perform_rare(effect)
         if datagrams:
@@ -267,8 +266,6 @@ class Daemon:
 
     def _perform_rare(self, effect: Effect) -> None:
         match effect:
-            case Persist(ring_seq):
-                self._store.persist(ring_seq)
             case Configuration():
                 _log_configuration(effect)
             case Moved(old, new, cause):
@@ -300,6 +297,7 @@ class Daemon:
         server.close()
         self._sockets.close()
         self._context.destroy(0)
+        self._writer.close()
 
     def status(self) -> dict[str, Any]:
         """Return the status document; keys in docs/operating.md."""
@@ -346,6 +344,28 @@ LOUD_CAUSES: Final = frozenset(
 )
 
 
+class Gap:
+    """Measures for how long the loop did not run: not scheduled, or the machine was suspended."""
+
+    def __init__(self) -> None:
+        self._awake_ns = time.monotonic_ns()
+        self._boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def measure(self, began_ns: int, timeout_ns: int) -> int:
+        """Return for how long nothing was read since the last call, wanted sleep aside.
+
+        Args:
+            began_ns: when the wait began that is over now.
+            timeout_ns: how long it was to last at the most.
+        """
+        now_ns, boot_ns = time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        busy_ns = began_ns - self._awake_ns
+        late_ns = now_ns - began_ns - timeout_ns
+        suspended_ns = boot_ns - self._boot_ns - (now_ns - self._awake_ns)
+        self._awake_ns, self._boot_ns = now_ns, boot_ns
+        return busy_ns + max(late_ns, 0) + suspended_ns
+
+
 class DigestLog:
     """One line per source and ten seconds about datagrams under another key."""
 
@@ -385,7 +405,7 @@ def _key(config: NodeConfig) -> tuple[int, seal.ClusterKey | None]:
     if not config.totem.secauth:
         _LOG.warning("ring_not_secured", rule="secauth is off: no encryption, no authentication")
         return seal.NONE, None
-    key = keyfile.read(config.totem.key_file)
+    key = config.totem.key_text.encode() or keyfile.read(config.totem.key_file)
     cipher = seal.ALGORITHMS[config.totem.crypto_cipher]
     return cipher, seal.ClusterKey(key, config.totem.cluster_name)
 

@@ -15,7 +15,8 @@ from openais.wire import port as wire
 from openais.wire.codec import Buffer, DecodeError
 from openais.wire.status import Status
 from totemd.protocol import local
-from totemd.protocol.node import WINDOW_BYTES, WINDOW_MESSAGES, Effect, Node
+from totemd.protocol.effects import Configuration
+from totemd.protocol.node import WINDOW_BYTES, WINDOW_MESSAGES, Effect, Node, name_rule
 
 _LOG = EventLog(__name__)
 
@@ -88,6 +89,8 @@ class Port:
             self._attached[client] = m.kind
             return self._node.attach_seat(connection, m.group, m.history, m.index, now_ns)
         self._attached[client] = m.kind
+        if m.kind is wire.Kind.EVS:
+            return self._node.attach_evs(connection, peer.pid, now_ns)
         return self._node.attach_process(connection, peer.pid, now_ns)
 
     def _request(self, client: int, message: object, now_ns: int) -> list[Effect]:
@@ -95,21 +98,16 @@ class Port:
         match message:
             case wire.Multicast(request, guarantee, payload):
                 return node.multicast(connection, request, guarantee, payload, now_ns)
+            case wire.EvsMulticast() | wire.EvsJoin() | wire.EvsLeave():
+                return self._evs_request(connection, message, now_ns)
             case wire.Join(request, group):
                 return node.join(connection, request, group, now_ns)
             case wire.Leave(request, group):
                 return node.leave_group(connection, request, group, now_ns)
             case wire.Snapshotted(index):
                 return node.snapshotted(connection, index, now_ns)
-            case wire.MembersQuery(request, group):
-                members = _members(node.members(group))
-                self._send(client, wire.Members(request, group, members))
-            case wire.GroupsQuery(request):
-                groups = tuple(
-                    wire.GroupMembers(name, _members(members))
-                    for name, members in node.process_groups()
-                )
-                self._send(client, wire.Groups(request, groups))
+            case wire.MembersQuery() | wire.GroupsQuery():
+                self._query(client, message)
             case wire.Detach():
                 del self._attached[client]
                 effects = node.detach(connection, now_ns)
@@ -119,6 +117,38 @@ class Port:
                 rule = f"{type(message).__name__} is what totemd sends"
                 self._send(client, wire.Refused(0, Status.ERR_INVALID_PARAM, rule))
         return []
+
+    def _evs_request(
+        self,
+        connection: local.ConnectionId,
+        message: wire.EvsMulticast | wire.EvsJoin | wire.EvsLeave,
+        now_ns: int,
+    ) -> list[Effect]:
+        match message:
+            case wire.EvsMulticast(request, guarantee, keys, payload):
+                return self._node.evs_multicast(
+                    connection, request, guarantee, keys, payload, now_ns
+                )
+            case wire.EvsJoin(request, joined):
+                return self._node.evs_join(connection, request, joined, now_ns)
+            case wire.EvsLeave(request, left):
+                return self._node.evs_leave(connection, request, left, now_ns)
+
+    def _query(self, client: int, message: wire.MembersQuery | wire.GroupsQuery) -> None:
+        match message:
+            case wire.MembersQuery(request, group):
+                rule = name_rule(group)
+                if rule is not None:
+                    self._send(client, wire.Refused(request, Status(rule[0]), rule[1]))
+                    return
+                members = _members(self._node.members(group))
+                self._send(client, wire.Members(request, group, members))
+            case wire.GroupsQuery(request):
+                groups = tuple(
+                    wire.GroupMembers(name, _members(members))
+                    for name, members in self._node.process_groups()
+                )
+                self._send(client, wire.Groups(request, groups))
 
     def _refuse(self, client: int, status: Status, rule: str) -> None:
         """Answer an attach, or what stands in its place; the connection is useless then."""
@@ -138,6 +168,8 @@ class Port:
             )
         elif isinstance(event, local.DeliveredOwn):
             wire.TABLE.put(wire.DeliveredOwn(event.index, event.request), elements)
+        elif isinstance(event, local.EvsDelivered):
+            wire.TABLE.put(wire.EvsDelivered(event.node_id, event.payload), elements)
         else:
             wire.TABLE.put(self._event(event), elements)
         self.server.send(effect.connection, *elements)
@@ -165,8 +197,10 @@ class Port:
                 return wire.Accepted(request)
             case local.View():
                 return _view(event)
-            case local.RingChanged(ring, nodes):
-                return wire.RingChanged(wire.RingId(*ring), nodes)
+            case local.RingChanged(ring, nodes, current):
+                return wire.RingChanged(wire.RingId(*ring), nodes, current)
+            case Configuration():
+                return _configuration(event)
             case local.CaughtUp(index):
                 return wire.CaughtUp(index)
             case local.SnapshotWanted(log_bytes):
@@ -189,6 +223,11 @@ def _members(members: tuple[local.Member, ...]) -> tuple[wire.Member, ...]:
 
 def _changes(changes: tuple[local.Change, ...]) -> tuple[wire.Change, ...]:
     return tuple(wire.Change(wire.Member(*c.member), wire.Reason(c.reason)) for c in changes)
+
+
+def _configuration(c: Configuration) -> wire.Configuration:
+    kind = wire.ConfigurationKind[c.kind.name]
+    return wire.Configuration(kind, wire.RingId(*c.ring), c.members, c.left, c.joined)
 
 
 def _view(event: local.View) -> wire.View:

@@ -128,6 +128,9 @@ def block_size_max(datagram_size: int, datagrams: int) -> int:
     return datagrams * (datagram_size - SLICE_HEADER_SIZE) - TAG_SIZE
 
 
+Datagram: TypeAlias = tuple[bytes, Buffer]  # clear header, the rest
+
+
 class Sealer:
     """Seals what this node sends.
 
@@ -172,7 +175,14 @@ class Sealer:
         return block_size_max(self.datagram_size, datagrams)
 
     def seal(self, message: Buffer) -> list[bytes]:
+        """Return the datagrams for one message; see `pieces`."""
+        return [b"".join(datagram) for datagram in self.pieces(message)]
+
+    def pieces(self, message: Buffer) -> list[Datagram]:
         """Return the datagrams for one message: all but the last are of the full size.
+
+        Each is its clear header and its part of what is sealed, which the system call joins:
+        what is sealed is not copied again.
 
         Args:
             message: at most ``block_size_max(BLOCK_DATAGRAMS_MAX)`` bytes.
@@ -181,7 +191,7 @@ class Sealer:
         counter = self._counter.to_bytes(8, "big")
         if len(message) <= self._single_max:
             header = self._single + counter
-            return [header + self._cipher.encrypt(_NONCE_HEAD + counter, message, header)]
+            return [(header, self._cipher.encrypt(_NONCE_HEAD + counter, message, header))]
         size = self._slice_size
         count = -(-(len(message) + self._tag_size) // size)
         assert count <= BLOCK_DATAGRAMS_MAX
@@ -190,7 +200,7 @@ class Sealer:
             self._cipher.encrypt(_NONCE_HEAD + counter, message, header + bytes((count,)))
         )
         return [
-            b"".join((header, place, sealed[offset : offset + size]))
+            (header + place, sealed[offset : offset + size])
             for place, offset in zip(_PLACES[count], range(0, len(sealed), size), strict=False)
         ]
 
@@ -453,15 +463,17 @@ class Opener:
 
 
 def _run(header: bytes, train: memoryview, segment_size: int, index: int, count: int) -> int:
-    """Return how many datagrams at the head of a train follow one another in one block."""
+    """Return how many datagrams at the head of a train follow one another in one block.
+
+    Datagrams of a train came in the order in which they were sent. So if the last one is where it
+    should be, those between are too, or the seal will tell.
+    """
     run = min(count - index, -(-len(train) // segment_size))
-    places = _PLACES[count][index : index + run]
-    offsets = range(0, run * segment_size, segment_size)
-    found = b"".join([train[offset : offset + SLICE_HEADER_SIZE] for offset in offsets])
-    if found == header + header.join(places) and len(train) > offsets[-1] + SLICE_HEADER_SIZE:
+    at = (run - 1) * segment_size
+    if train[at : at + SLICE_HEADER_SIZE] == header + _PLACES[count][index + run - 1]:
         return run
-    for at, (offset, place) in enumerate(zip(offsets, places, strict=True)):
-        body = train[offset : offset + SLICE_HEADER_SIZE + 1]
-        if body[:SLICE_HEADER_SIZE] != header + place or len(body) <= SLICE_HEADER_SIZE:
+    for at in range(1, run):
+        offset = at * segment_size
+        if train[offset : offset + SLICE_HEADER_SIZE] != header + _PLACES[count][index + at]:
             return at
     raise AssertionError("a run that is whole was compared before")

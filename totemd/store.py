@@ -1,7 +1,7 @@
-"""What totemd must remember over a restart: ring sequence, boot epoch, sealing session.
+"""What totemd must remember over a restart: its last ring number, its last sealing session.
 
-Each value is a file of two slots that are written in turn, in place: a torn write or a full disk
-leaves the other slot. A value is durable before it is used.
+A number is durable before it is used. While the ring runs no disk is waited for: numbers are
+reserved ahead, and the reservation is renewed in the background long before it is used up.
 """
 
 from __future__ import annotations
@@ -16,106 +16,126 @@ from typing import Final
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from totemd.seal import Session
+from totemd.writer import Writer, WriterLostError, write_durably
 
-RING_SEQ_RESERVE: Final = 64  # written ahead, so that most rings need no write
-SLOT: Final = struct.Struct(">QQQQ")  # serial, three values
-SLOT_SIZE: Final = 512
+RING_SEQ_RESERVE: Final = 64  # written ahead: 16 rings need no write
+RING_SEQ_RENEW: Final = 32  # left of the reservation when the next one is begun
+CLOCK_SHIFT: Final = 8  # of the seconds, where the ring number is lost
+RECORD: Final = struct.Struct(">4sB3xQ")  # magic, version, number; then CRC-32 of these
 CHECKSUM: Final = struct.Struct(">I")
+VERSION: Final = 1
+RING_MAGIC: Final = b"OTRS"
+SESSION_MAGIC: Final = b"OTSS"
 PEERS_MAX: Final = 1024
 PEER: Final = struct.Struct(">IQ4s")
+assert RECORD.size + CHECKSUM.size == 20
 
 _LOG = EventLog(__name__)
 
 
-class SlotFile:
-    """Three integers, durable after `write`."""
+def encode(magic: bytes, number: int) -> bytes:
+    """Return the content of a file that holds one number."""
+    record = RECORD.pack(magic, VERSION, number)
+    return record + CHECKSUM.pack(zlib.crc32(record))
 
-    def __init__(self, path: Path) -> None:
-        self.path: Final = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        slots = [self._read(0), self._read(1)]
-        self._serial, *values = max(slots)
-        self.values: tuple[int, int, int] = (values[0], values[1], values[2])
-        if os.fstat(self._descriptor).st_size < 2 * SLOT_SIZE:
-            os.posix_fallocate(self._descriptor, 0, 2 * SLOT_SIZE)
 
-    def _read(self, slot: int) -> tuple[int, ...]:
-        data = os.pread(self._descriptor, SLOT.size + CHECKSUM.size, slot * SLOT_SIZE)
-        if len(data) < SLOT.size + CHECKSUM.size:
-            return (0, 0, 0, 0)
-        body, checksum = data[: SLOT.size], data[SLOT.size :]
-        if CHECKSUM.unpack(checksum)[0] != zlib.crc32(body):
-            return (0, 0, 0, 0)
-        return SLOT.unpack(body)
-
-    def write(self, values: tuple[int, int, int]) -> None:
-        """Make the values durable.
-
-        Raises:
-            OSError: as the system says; the values before are still there.
-        """
-        self._serial += 1
-        body = SLOT.pack(self._serial, *values)
-        data = body + CHECKSUM.pack(zlib.crc32(body))
-        os.pwrite(self._descriptor, data, self._serial % 2 * SLOT_SIZE)
-        os.fsync(self._descriptor)
-        self.values = values
+def decode(magic: bytes, data: bytes) -> int | None:
+    """Return the number in a file; None: these bytes are not such a file."""
+    if len(data) != RECORD.size + CHECKSUM.size:
+        return None
+    record, checksum = data[: RECORD.size], data[RECORD.size :]
+    found, version, number = RECORD.unpack(record)
+    if found != magic or version != VERSION or checksum != CHECKSUM.pack(zlib.crc32(record)):
+        return None
+    return int(number)
 
 
 class Store:
-    """The files of one node.
+    """The files of one node. Its first writes are done before the constructor returns.
 
     Args:
         state_dir: exists.
         node_id: names the ring file.
+        writer: does all later writes.
+
+    Attributes:
+        stored_ring_seq: no ring of this node had a larger number.
+        boot_epoch: larger than at every start before.
+        session: for sealing, larger than all before.
 
     Raises:
         ExitError: status 21, a file cannot be read or written.
     """
 
-    def __init__(self, state_dir: Path, node_id: int) -> None:
+    def __init__(self, state_dir: Path, node_id: int, writer: Writer) -> None:
+        self._writer: Final = writer
         self._peers: Final = state_dir / "totem-peers"
+        self._ring_path: Final = state_dir / f"ringid_{node_id}"
+        self._session_path: Final = state_dir / "totem-session"
+        self._writing: Final[dict[int, tuple[Path, int]]] = {}  # ticket -> file, number
+        self._needed = 0  # the largest ring number asked about
+        now_s = time.time_ns() // 1_000_000_000
         try:
-            self._ring = SlotFile(state_dir / f"ringid_{node_id}")
-            self._session = SlotFile(state_dir / "totem-session")
-            seq, epoch, _ = self._ring.values
-            self.stored_ring_seq = seq
-            self.boot_epoch = epoch + 1
-            self._reserved = seq + RING_SEQ_RESERVE
-            self._ring.write((self._reserved, self.boot_epoch, 0))
+            stored = _read(self._ring_path, RING_MAGIC)
+            self.stored_ring_seq: Final = now_s << CLOCK_SHIFT if stored is None else stored
+            self._reserved = self.stored_ring_seq + RING_SEQ_RESERVE
+            write_durably(self._ring_path, encode(RING_MAGIC, self._reserved))
+            last = _read(self._session_path, SESSION_MAGIC) or 0
+            self.session: Session = _session(last)
+            write_durably(self._session_path, encode(SESSION_MAGIC, self.session[0]))
         except OSError as error:
-            raise _unusable(state_dir, error) from error
+            raise _unusable(state_dir, error.strerror or str(error)) from error
+        self.boot_epoch: Final = self.session[0]
+        self._next: Session | None = None
 
-    def new_session(self) -> Session:
-        """Return a sealing session larger than all before, durable.
+    def durable(self, ring_seq: int) -> bool:
+        """Return whether a ring number will not be used again after a restart.
+
+        If not, or soon not, a larger reservation is begun in the background.
 
         Raises:
-            ExitError: status 21.
+            ExitError: status 21, nothing can be written any more.
         """
-        start = max(time.time_ns() // 1_000, self._session.values[0] + 1)
+        asked = max((n for path, n in self._writing.values() if path == self._ring_path), default=0)
+        if ring_seq + RING_SEQ_RENEW > max(self._reserved, asked):
+            self._begin(self._ring_path, RING_MAGIC, ring_seq + RING_SEQ_RESERVE)
+        self._needed = max(self._needed, ring_seq)
+        return ring_seq <= self._reserved
+
+    def renew_session(self) -> None:
+        """Begin to store the next session; `session` changes when it is durable."""
+        if self._next is None:
+            self._next = _session(self.session[0])
+            self._begin(self._session_path, SESSION_MAGIC, self._next[0])
+
+    def _begin(self, path: Path, magic: bytes, number: int) -> None:
         try:
-            self._session.write((start, 0, 0))
-        except OSError as error:
-            raise _unusable(self._session.path, error) from error
-        return start, os.urandom(4)
+            self._writing[self._writer.begin(path, encode(magic, number))] = (path, number)
+        except WriterLostError as error:
+            raise _unusable(path, str(error)) from error
 
-    def persist(self, ring_seq: int) -> None:
-        """Make sure that a ring sequence number is never used again after a restart.
+    def written(self, ticket: int, error: str | None) -> None:
+        """Learn that the writer has finished something; what is not ours is ignored.
 
-        A disk that fails now stops nothing: the ring goes on, and the log says what that means.
+        What failed is tried again when it is asked for again.
+
+        Raises:
+            ExitError: status 21, the ring waits for a number that cannot be stored: to run on
+                would use it twice after a restart.
         """
-        if ring_seq <= self._reserved:
+        path, number = self._writing.pop(ticket, (None, 0))
+        if path is None:
             return
-        try:
-            self._ring.write((ring_seq + RING_SEQ_RESERVE, self.boot_epoch, 0))
-            self._reserved = ring_seq + RING_SEQ_RESERVE
-        except OSError as error:
-            _LOG.error(
-                "ring_seq_not_stored",
-                path=str(self._ring.path),
-                reason=error.strerror or str(error),
-                rule="a ring number may be used twice if this node restarts now",
-            )
+        if path == self._ring_path and error is None:
+            self._reserved = max(self._reserved, number)
+        elif path == self._ring_path and self._needed > self._reserved:
+            raise _unusable(path, error or "not stored")
+        elif path == self._session_path:
+            if error is None and self._next is not None:
+                self.session = self._next
+            self._next = None
+        if error is not None:
+            _LOG.error("state_not_stored", path=str(path), reason=error)
 
     def peer_sessions(self) -> dict[int, Session]:
         """Return the newest session of each node that was seen before; {} if unknown."""
@@ -127,17 +147,32 @@ class Store:
         return {node: (start, random) for node, start, random in PEER.iter_unpack(data[:size])}
 
     def save_peer_sessions(self, sessions: dict[int, Session]) -> None:
-        """Remember the newest sessions; a disk that fails is logged and costs nothing else."""
+        """Begin to remember the newest sessions; a failure costs nothing but a log line."""
         data = b"".join(PEER.pack(node, *sessions[node]) for node in sorted(sessions)[:PEERS_MAX])
-        temporary = self._peers.with_suffix(".new")
         try:
-            temporary.write_bytes(data)
-            temporary.rename(self._peers)
-        except OSError as error:
-            _LOG.warning(
-                "peers_not_stored", path=str(self._peers), reason=error.strerror or str(error)
-            )
+            self._writer.begin(self._peers, data)
+        except WriterLostError as error:
+            _LOG.warning("peers_not_stored", path=str(self._peers), reason=str(error))
 
 
-def _unusable(path: Path, error: OSError) -> ExitError:
-    return ExitError(Exit.RING_ID, f"state {path}: {error.strerror or error}")
+def _session(last: int) -> Session:
+    return max(time.time_ns() // 1_000, last + 1), os.urandom(4)
+
+
+def _read(path: Path, magic: bytes) -> int | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    number = decode(magic, data)
+    if number is None:
+        _LOG.error(
+            "state_file_spoiled",
+            path=str(path),
+            rule="not the file this program writes; numbers begin at the clock instead",
+        )
+    return number
+
+
+def _unusable(path: Path, reason: str) -> ExitError:
+    return ExitError(Exit.RING_ID, f"state {path}: {reason}")

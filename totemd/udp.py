@@ -13,6 +13,7 @@ from typing import Final
 from openais.node.config import Interface
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
+from totemd.seal import Datagram
 
 BUFFER_BYTES: Final = 8 << 20
 TRAIN_SIZE_MAX: Final = 65_507  # bytes of equal datagrams in one system call
@@ -141,12 +142,12 @@ class RingSockets:
         """Remember where an authenticated datagram of a node came from."""
         self._addresses[node_id] = source
 
-    def multicast(self, datagrams: list[bytes]) -> None:
+    def multicast(self, datagrams: list[Datagram]) -> None:
         """Send to all nodes; failures are loss."""
         for address in self._destinations if self._unicast else (self._group,):
             self._send(datagrams, address)
 
-    def unicast(self, node_id: int, datagrams: list[bytes]) -> None:
+    def unicast(self, node_id: int, datagrams: list[Datagram]) -> None:
         """Send to one node; a node that was never heard of is loss."""
         address = self._addresses.get(node_id)
         if address is None:
@@ -154,31 +155,27 @@ class RingSockets:
         else:
             self._send(datagrams, address)
 
-    def _send(self, datagrams: list[bytes], address: Address) -> None:
-        if len(datagrams) == 1:
-            self._transmit(datagrams, len(datagrams[0]), address)
-            return
-        for begin, end in trains([len(d) for d in datagrams]):
-            size = len(datagrams[begin])
+    def _send(self, datagrams: list[Datagram], address: Address) -> None:
+        sizes = [len(header) + len(body) for header, body in datagrams]
+        for begin, end in trains(sizes):
+            size = sizes[begin]
             if self._segmentation or end == begin + 1:
                 self._transmit(datagrams[begin:end], size, address)
             else:
-                for datagram in datagrams[begin:end]:
-                    self._transmit([datagram], len(datagram), address)
+                for datagram, one in zip(datagrams[begin:end], sizes[begin:end], strict=True):
+                    self._transmit([datagram], one, address)
 
-    def _transmit(self, train: list[bytes], size: int, address: Address) -> None:
+    def _transmit(self, train: list[Datagram], size: int, address: Address) -> None:
+        pieces = [piece for datagram in train for piece in datagram]
+        control = [(SOL_UDP, UDP_SEGMENT, SEGMENT_LENGTH.pack(size))] if len(train) > 1 else []
         try:
-            if len(train) == 1:
-                sent = self.token.sendto(train[0], address)
-            else:
-                control = [(SOL_UDP, UDP_SEGMENT, SEGMENT_LENGTH.pack(size))]
-                sent = self.token.sendmsg(train, control, 0, address)
+            sent = self.token.sendmsg(pieces, control, 0, address)
         except OSError as error:
             if len(train) > 1 and error.errno in NO_SEGMENTATION:
                 self._segmentation = False
                 _LOG.info("no_segmentation", reason=error.strerror or str(error))
                 for datagram in train:
-                    self._transmit([datagram], len(datagram), address)
+                    self._transmit([datagram], 0, address)
             else:
                 self._failed(address, error)
             return

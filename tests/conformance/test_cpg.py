@@ -1,4 +1,7 @@
-"""Closed process groups with real nodes: membership, order, errors, dispatch."""
+"""Closed process groups with real nodes: membership, order, errors, dispatch.
+
+C and T are the clauses and tests of docs/cpg.md.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,7 +22,9 @@ from tests.integration.cluster import Cluster, wait_for
 class Member:
     """A connection and everything it saw, in order."""
 
-    def __init__(self, cluster: Cluster, node_id: int, *, rejoin: bool = False) -> None:
+    def __init__(
+        self, cluster: Cluster, node_id: int, *, rejoin: bool = False, flags: int = 0
+    ) -> None:
         self.events: list[cpg.Event] = []
         self.cpg = cpg.Cpg(
             self.events.append,
@@ -27,7 +32,12 @@ class Member:
             self.events.append,
             run_dir=cluster.run_dir(node_id),
             rejoin=rejoin,
+            flags=flags,
         )
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Dispatch until a condition holds."""
+        wait_for(lambda: self.cpg.dispatch() is not None and condition(), what)
 
     def wait(self, count: int, kind: type = cpg.Delivery) -> list[cpg.Event]:
         """Dispatch until so many events of a kind are there."""
@@ -153,13 +163,69 @@ def test_a_message_of_any_size_up_to_the_limit(members: list[Member], size: int)
         assert member.messages() == [(1, payload)]
 
 
-def test_a_message_over_the_limit_and_without_a_group(
+@pytest.mark.parametrize("size", [cpg.MESSAGE_SIZE_MAX + 1, 8 << 20])
+def test_a_larger_message_is_sent_in_parts_and_arrives_whole(
+    members: list[Member], size: int
+) -> None:
+    """T12, 7.2: and in its place among the others of its sender."""
+    payload = os.urandom(size)
+    sender = members[0].cpg
+    sender.mcast(b"before")
+    sender.mcast(memoryview(payload))
+    sender.mcast(b"after")
+    for member in members:
+        member.wait(3)
+        assert member.messages() == [(1, b"before"), (1, payload), (1, b"after")]
+
+
+def test_a_change_of_the_group_interrupts_a_message_in_parts(
     cluster: Cluster, members: list[Member]
 ) -> None:
+    """T12, 7.2, pitfall 19: nobody is delivered it, and the sender knows."""
+    connection = members[0].cpg._connection
+    interrupted = threading.Event()
+
+    def send() -> None:
+        try:
+            members[0].cpg.mcast(bytes(40 << 20), wait=30)
+        except errors.InterruptError:
+            interrupted.set()
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    wait_for(lambda: connection._assembly.size, "the first part is delivered")
+    members[1].cpg.leave()
+    sending.join()
+    assert interrupted.is_set()
+    for member in (members[0], members[2]):
+        member.until(
+            lambda m=member: len(m.changes()[-1].members) == 2,  # type: ignore[misc]
+            "the leave is told",
+        )
+        assert member.messages() == []
+    members[0].cpg.mcast(b"again")
+    members[2].until(lambda: members[2].messages()[-1:] == [(1, b"again")], "it goes on")
+
+
+def test_what_cannot_ever_be_sent_is_told_at_once(cluster: Cluster, members: list[Member]) -> None:
+    """Pitfall 20: not with ERR_TRY_AGAIN."""
     with pytest.raises(errors.TooBigError):
-        members[0].cpg.mcast(bytes(cpg.MESSAGE_SIZE_MAX + 1))
-    with cpg.Cpg(run_dir=cluster.run_dir(1)) as outside, pytest.raises(errors.NotExistError):
-        outside.mcast(b"x")
+        members[0].cpg.mcast(bytes(cpg.LARGE_SIZE_MAX + 1))
+    with pytest.raises(errors.InvalidParamError):
+        members[0].cpg.mcast(b"x", 4)  # type: ignore[arg-type]
+    with cpg.Cpg(run_dir=cluster.run_dir(1)) as outside:
+        for payload in (b"x", bytes(cpg.MESSAGE_SIZE_MAX + 1)):
+            with pytest.raises(errors.NotExistError):
+                outside.mcast(payload)
+
+
+def test_a_buffer_may_be_used_again_after_the_call(members: list[Member]) -> None:
+    """7.3."""
+    buffer = bytearray(b"first")
+    members[0].cpg.mcast(buffer)
+    buffer[:] = b"other"
+    members[0].wait(1)
+    assert members[0].messages() == [(1, b"first")]
 
 
 def test_a_full_queue_is_told_and_empties(members: list[Member]) -> None:
@@ -184,7 +250,108 @@ def test_members_and_groups_of_others(cluster: Cluster, members: list[Member]) -
         assert [address.node_id for address in found] == [1, 2, 3]
         assert outside.groups()["conformance"] == found
         assert outside.members("nobody") == ()
+        with pytest.raises(errors.NameTooLongError):
+            outside.members("n" * 129)
+        with pytest.raises(errors.InvalidParamError):
+            outside.members("")
     assert members[0].cpg.local_node == 1
+
+
+def test_iterations_over_names_one_group_and_all(cluster: Cluster, members: list[Member]) -> None:
+    """T9: a snapshot, whatever happens meanwhile."""
+    kind = cpg.IterationType
+    with cpg.Cpg(run_dir=cluster.run_dir(1)) as outside:
+        names = outside.iterate(kind.NAME_ONLY)
+        one = outside.iterate(kind.ONE_GROUP, "conformance")
+        every = outside.iterate(kind.ALL)
+        members[2].cpg.leave()
+        members[2].until(lambda: members[2].changes()[-1].left, "the leave is told")
+        assert cpg.Description("conformance", 0, 0) in list(names)
+        found = list(one)
+        assert [(d.group, d.node_id) for d in found] == [("conformance", n) for n in (1, 2, 3)]
+        assert [d for d in every if d.group == "conformance"] == found
+        assert len(list(outside.iterate(kind.ONE_GROUP, "conformance"))) == 2
+        assert list(outside.iterate(kind.ONE_GROUP, "nobody")) == []
+        for bad in ((kind.ONE_GROUP, None), (kind.ALL, "x"), (kind.NAME_ONLY, "x"), (9, None)):
+            with pytest.raises(errors.InvalidParamError):
+                outside.iterate(*bad)
+        with pytest.raises(errors.NameTooLongError):
+            outside.iterate(kind.ONE_GROUP, "n" * 129)
+        last = outside.iterate(kind.ALL)
+        ended = outside.iterate(kind.ALL)
+        ended.close()
+        for call in (ended.close, lambda: next(ended)):
+            with pytest.raises(errors.BadHandleError):
+                call()
+    with pytest.raises(errors.BadHandleError):
+        next(last)
+
+
+def test_groups_whose_names_share_a_prefix_are_told_apart(cluster: Cluster) -> None:
+    """T9, pitfall 14: also names with zero bytes, and names that are no text."""
+    names = [b"share", b"share\0", b"share\0d", b"shared", b"\xff\xfe", b"n" * 128]
+    handles = [Member(cluster, 1 + k % 3) for k in range(len(names))]
+    for handle, name in zip(handles, names, strict=True):
+        handle.cpg.join(name)
+        handle.until(handle.changes, "it is a member")
+        (change,) = handle.changes()
+        assert len(change.members) == 1
+        assert handle.cpg.members(change.group) == change.members
+    for handle in handles:
+        handle.cpg.mcast(b"to my group")
+    for handle in handles:
+        handle.wait(1)
+        assert len(handle.messages()) == 1
+        handle.cpg.close()
+
+
+def test_the_ring_is_told_once_when_asked_for(cluster: Cluster) -> None:
+    """C8: after the first change of the handle, with the flag; else only when it changes."""
+    silent = Member(cluster, 1)
+    asking = Member(cluster, 2, flags=cpg.Flags.DELIVER_INITIAL_TOTEM_CONF)
+    for member in (silent, asking):
+        member.cpg.join("initial")
+    for member in (silent, asking):
+        member.until(
+            lambda m=member: m.changes() and len(m.changes()[-1].members) == 2,  # type: ignore[misc]
+            "both are members",
+        )
+    assert not [e for e in silent.events if isinstance(e, cpg.RingChange)]
+    rings = [(i, e) for i, e in enumerate(asking.events) if isinstance(e, cpg.RingChange)]
+    assert [(i, e.nodes) for i, e in rings] == [(1, (1, 2, 3))]
+    with pytest.raises(errors.InvalidParamError):
+        cpg.Cpg(run_dir=cluster.run_dir(1), flags=2)
+    silent.cpg.close()
+    asking.cpg.close()
+
+
+def test_joining_again_waits_for_the_leave(cluster: Cluster) -> None:
+    """4.3: LEAVE_STARTED refuses multicasts and leaves, and a join waits; pitfall 9."""
+    member, other = Member(cluster, 1), Member(cluster, 1)
+    for k in range(5):
+        member.cpg.join("again")
+        with pytest.raises(errors.ExistError):
+            member.cpg.join("again")
+        member.cpg.mcast(b"%d" % k)
+        member.cpg.leave()
+        with pytest.raises(errors.NotExistError):
+            member.cpg.mcast(b"too late")
+        with pytest.raises(errors.NotExistError):
+            member.cpg.leave()
+        other.cpg.join("again")  # the same process: waits for the leave of the other handle
+        other.cpg.leave()
+    member.until(lambda: len(member.changes()) == 10, "all joins and leaves")
+    assert [payload for _, payload in member.messages()] == [b"%d" % k for k in range(5)]
+    for change in member.changes():
+        assert len(change.members) + len(change.left) == 1
+    member.cpg.close()
+    other.cpg.close()
+
+
+def test_the_context_is_kept(members: list[Member]) -> None:
+    assert members[0].cpg.context is None
+    members[0].cpg.context = members
+    assert members[0].cpg.context is members
 
 
 def test_the_descriptor_is_readable_exactly_while_events_wait(members: list[Member]) -> None:
@@ -200,11 +367,13 @@ def test_the_descriptor_is_readable_exactly_while_events_wait(members: list[Memb
 def test_dispatch_flags(members: list[Member]) -> None:
     member = members[0]
     member.cpg.dispatch()
-    assert member.cpg.dispatch(cpg.DispatchFlags.ONE) == 0
     with pytest.raises(errors.TryAgainError):
         member.cpg.dispatch(cpg.DispatchFlags.ONE_NONBLOCKING)
-    with pytest.raises(ValueError, match="DispatchFlags"):
+    with pytest.raises(errors.InvalidParamError, match="DispatchFlags"):
         member.cpg.dispatch(9)
+    member.cpg.mcast(b"one")
+    assert member.cpg.dispatch(cpg.DispatchFlags.ONE) == 1  # waited for it
+    member.events.clear()
     for _ in range(2):
         member.cpg.mcast(b"x")
     member.wait(2)

@@ -26,9 +26,9 @@ def programs() -> list[tuple[str, str]]:
     return found
 
 
-def run(cluster: Cluster, text: str) -> subprocess.CompletedProcess[str]:
+def run(cluster: Cluster, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", text],
+        [sys.executable, "-c", text, *arguments],
         env=os.environ | {"OPENAIS_RUN_DIR": str(cluster.run_dir(1))},
         capture_output=True,
         text=True,
@@ -49,6 +49,15 @@ def test_the_readme_shows_the_first_program(cluster: Cluster) -> None:
     body = first.split('"""\n\n', 1)[1]
     assert body in (ROOT / "README.md").read_text(encoding="utf-8")
     assert run(cluster, first).stdout == "b'world'\n"
+
+
+def test_the_watcher_of_the_ring_tells_what_it_sees(cluster: Cluster) -> None:
+    program = (ROOT / "examples" / "ringwatch.py").read_text(encoding="utf-8")
+    done = run(cluster, program, "--say", "good morning", "--seconds", "2")
+    assert done.returncode == 0, done.stderr
+    first, *others = done.stdout.splitlines()
+    assert first == "regular (1, 2, 3) left () joined ()"
+    assert others == ["node 1: good morning"]
 
 
 def test_the_main_job() -> None:

@@ -144,7 +144,7 @@ class Host:
                         effect.seq,
                         effect.originator,
                         effect.guarantee,
-                        effect.payload,
+                        bytes(effect.payload),
                         effect.transitional,
                     )
                 )
@@ -171,15 +171,15 @@ class Host:
         elif m.originator == self.life.node_id and (m.ring, m.seq) > self._originated:
             self._originated = (m.ring, m.seq)
             self.life.records.append(
-                Originated(now_ns, m.ring, m.seq, m.guarantee, m.payload, self._delivered)
+                Originated(now_ns, m.ring, m.seq, m.guarantee, bytes(m.payload), self._delivered)
             )
 
-    def _known_late(self, ring: RingId, seq: int, guarantee: int, payload: bytes) -> None:
+    def _known_late(self, ring: RingId, seq: int, guarantee: int, payload: bytes | memoryview) -> None:
         """A frame that was numbered, but not sent before its node left the ring."""
         if (ring, seq) > self._originated:
             self._originated = (ring, seq)
             self.life.records.append(
-                Originated(self._now(), ring, seq, guarantee, payload, UNKNOWN)
+                Originated(self._now(), ring, seq, guarantee, bytes(payload), UNKNOWN)
             )
 
     def forget_steps(self) -> None:

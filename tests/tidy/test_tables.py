@@ -8,7 +8,7 @@ import typing
 
 from openais.wire import port
 from openais.wire.status import Status
-from totemd.protocol import local
+from totemd.protocol import evs, local
 from totemd.protocol.effects import State
 from totemd.protocol.messages import Message
 from totemd.protocol.ring import TABLE, TIMER_TABLE
@@ -48,3 +48,7 @@ def test_the_core_and_the_port_use_the_same_numbers() -> None:
     for refusal in local.Refusal:
         assert int(Status[f"ERR_{refusal.name}"]) == int(refusal)
     assert local.PAYLOAD_SIZE_MAX == port.MULTICAST_SIZE_MAX
+    assert evs.KEY_SIZE == port.EVS_KEY_SIZE
+    assert evs.GROUPS_PER_CALL_MAX == port.EVS_GROUPS_PER_CALL_MAX
+    assert evs.GROUPS_PER_CLIENT_MAX == port.EVS_GROUPS_PER_CLIENT_MAX
+    assert evs.GROUPS_PER_MESSAGE_MAX == port.EVS_GROUPS_PER_MESSAGE_MAX

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
-from totemd.protocol.messages import Data, Message, RingId
+from totemd.protocol.messages import Buffer, Data, Message, RingId
 
 
 class State(Enum):
@@ -77,7 +77,7 @@ class Deliver(NamedTuple):
     seq: int
     originator: int
     guarantee: int
-    payload: bytes
+    payload: Buffer
     transitional: bool
 
 

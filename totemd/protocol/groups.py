@@ -32,7 +32,7 @@ _ENTRY: Final = struct.Struct(">BQIQ")  # space, connection, pid, age; then the 
 
 
 class Kind(IntEnum):
-    """First byte of a message between totemds."""
+    """First byte of a message between totemds; 4 is `evs.KIND`."""
 
     PROCESS_LIST = 0
     JOIN = 1

@@ -66,13 +66,13 @@ class Idle(Repair):
         self.send_on(token)
         if p.heartbeat_failures_allowed and self.idle < p.idle_rotations:
             self.timers.set(HEARTBEAT, self.now_ns + p.heartbeat_ns)
-        if self.after_token:
-            self.send_after_token()
+        self.send_after_token()
 
     def send_after_token(self) -> None:
         """Send what this visit numbered and kept back."""
-        self._out.extend(map(Multicast, self.after_token))
-        self.after_token = []
+        if self.after_token:
+            self._out.extend(map(Multicast, self.after_token))
+            self.after_token = []
 
     def on_hold_over(self) -> None:
         """Let the held token go on."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple, NewType, TypeAlias
 
+from totemd.protocol.effects import Configuration
 from totemd.protocol.messages import RingId
 
 ConnectionId = NewType("ConnectionId", int)
@@ -18,7 +19,7 @@ PAYLOAD_SIZE_MAX: Final = 1 << 20  # bytes of one multicast
 
 
 class Refusal(IntEnum):
-    """Why a request was not served; the numbers of SaAisErrorT."""
+    """Why a request was not served; the numbers of SaAisErrorT and cs_error_t."""
 
     LIBRARY = 2
     TRY_AGAIN = 6
@@ -28,6 +29,8 @@ class Refusal(IntEnum):
     NAME_TOO_LONG = 13
     EXIST = 14
     NO_RESOURCES = 18
+    TOO_BIG = 26
+    TOO_MANY_GROUPS = 30
 
 
 class Reason(IntEnum):
@@ -133,12 +136,21 @@ class View:
     joined: tuple[Change, ...]
 
 
+@dataclass(slots=True)
+class EvsDelivered:
+    """One multicast to a group that this EVS client has joined, in the total order."""
+
+    node_id: int
+    payload: bytes | memoryview
+
+
 @dataclass(frozen=True, slots=True)
 class RingChanged:
     """A new ring is installed and its groups are known."""
 
     ring: RingId
     nodes: tuple[int, ...]
+    current: bool = False  # told because the connection is new, not because the ring is
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +168,17 @@ class SnapshotWanted:
 
 
 RareEvent: TypeAlias = (
-    Attached | Refused | Done | Accepted | View | RingChanged | CaughtUp | SnapshotWanted
+    Attached
+    | Refused
+    | Done
+    | Accepted
+    | View
+    | RingChanged
+    | Configuration
+    | CaughtUp
+    | SnapshotWanted
 )
-Event: TypeAlias = Delivered | DeliveredOwn | RareEvent
+Event: TypeAlias = Delivered | DeliveredOwn | EvsDelivered | RareEvent
 
 
 @dataclass(slots=True)

@@ -56,6 +56,7 @@ class Membership(Recovery):
         unit_ns = parameters.token_ns + parameters.consensus_ns
         self.hold_offs: Final = HoldOffs(unit_ns, parameters.flap_max_ns)
         self.agreed_on: Final = parameters.agreed_on()
+        self.reaching: Final[set[int]] = set()  # of whom anything came since gathering began
         self.hears_me: Final[set[int]] = set()  # who listed this node in its newest join
         self.timed_out_ns = 0
         self.timed_out_in_a_row = 0
@@ -69,6 +70,7 @@ class Membership(Recovery):
             failing: who is not to be in it.
         """
         self.timers.cancel_all(keep=(Timer.LEAVE, Timer.SEND_JOIN))
+        self.send_after_token()  # numbered, so everybody would wait for it
         if self.state in (COMMIT, RECOVERY):
             self.proc = set(self.ring_members)
             self.fail &= self.left_cleanly
@@ -84,7 +86,6 @@ class Membership(Recovery):
         self.last_sent = None
         self.held = None
         self.token_first = False
-        self.after_token = []
         self.recovery_queue = {}
         self.fail |= failing
         self.proc |= failing | {self.me}
@@ -104,6 +105,7 @@ class Membership(Recovery):
         """Forget who spoke since the gathering began."""
         self.heard = {self.me}
         self.since = {}
+        self.reaching.clear()
 
     def _propose(self) -> None:
         """Send a join, at once or so that a delay makes one of several."""
@@ -323,7 +325,7 @@ class Membership(Recovery):
             self.note("continuous_gather", times=self.timed_out_in_a_row, peers=",".join(peers))
 
     def _reach(self, q: int) -> str:
-        if q not in self.heard:
+        if q not in self.heard | self.reaching:
             return "silent"
         return "hears_me" if q in self.hears_me else "deaf"
 
@@ -397,6 +399,7 @@ class Membership(Recovery):
         elif (self.state is OPERATIONAL or q not in self.proc) and self._room_for(self.proc | {q}):
             self.proc.add(q)
             self.gather(cause)
+            self.reaching.add(q)
 
     def on_merge_detect(self, m: MergeDetect) -> None:
         """Another ring tells of itself."""

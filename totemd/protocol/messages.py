@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
 # type, flags, reserved (in JOIN: agreed_on), ring representative, ring seq
@@ -25,12 +26,14 @@ COMMIT: Final = struct.Struct(">QHHB3x")  # token_seq, index, n members, n rings
 COMMIT_RING: Final = struct.Struct(">IQQ")  # representative, seq, base aru
 COMMIT_ENTRY: Final = struct.Struct(">IBBHii")  # node, ring, flags, n obligations, aru, delivered
 MERGE: Final = struct.Struct(">HH")  # n members, reserved
+PROBE: Final = struct.Struct(">BBHQQ")  # kind, link, size, time, echo
 assert HEADER.size == 16
 assert DATA_HEADER.size == 36
 assert TOKEN.size == 40
 assert REQUEST.size == 14
 assert COMMIT.size == 16
 assert COMMIT_ENTRY.size == 16
+assert PROBE.size == 20
 
 PROTOCOL_VERSION: Final = 1
 NODES_MAX: Final = 512
@@ -39,9 +42,10 @@ REQUESTS_MAX: Final = 64
 REQUEST_COUNT_MAX: Final = 256
 REQUESTED_MAX: Final = 1024
 DATAGRAM_SIZE_MAX: Final = 65_507
-SEAL_OVERHEAD: Final = 44
 UDP_OVERHEAD_IPV4: Final = 28
 UDP_OVERHEAD_IPV6: Final = 48
+LINKS_MAX: Final = 8
+PROBE_SIZE_MIN: Final = 64  # bytes of the shortest probe
 
 TYPE_TOKEN: Final = 0
 TYPE_DATA: Final = 1
@@ -50,6 +54,7 @@ TYPE_JOIN: Final = 3
 TYPE_COMMIT: Final = 4
 TYPE_HOLD_CANCEL: Final = 5
 TYPE_LEAVE: Final = 6
+TYPE_PROBE: Final = 7
 
 ENCAPSULATED: Final = 1  # flags of DATA: the payload is a message of the old ring
 POST: Final = 2  # flags of DATA: sent after the token of its visit
@@ -61,12 +66,7 @@ RECEIVED: Final = 2
 _tuple: Final = tuple.__new__
 
 
-def payload_size_max(netmtu_bytes: int, udp_overhead: int = UDP_OVERHEAD_IPV4) -> int:
-    """Return how many bytes of payload one data message may carry.
-
-    Room for a second header is kept free, because a recovery encapsulates the whole message.
-    """
-    return netmtu_bytes - udp_overhead - SEAL_OVERHEAD - 2 * DATA_HEADER.size
+Buffer: TypeAlias = bytes | memoryview
 
 
 class DecodeError(Exception):
@@ -89,7 +89,7 @@ class Data(NamedTuple):
     guarantee: int  # 0..3; 3 is safe
     flags: int
     visit: int  # the originator's token visits in this ring
-    payload: bytes
+    payload: Buffer
 
     @property
     def encapsulated(self) -> bool:
@@ -181,6 +181,26 @@ class HoldCancel:
     ring: RingId
 
 
+class ProbeKind(IntEnum):
+    """Kinds of probe; the answer to a multicast goes by unicast."""
+
+    PING = 1
+    PONG = 2
+    MULTICAST_PING = 3
+    MULTICAST_PONG = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question whether a link works, or its answer. Not of any ring, so not a `Message`."""
+
+    kind: ProbeKind
+    link: int
+    size: int  # bytes of the whole message, filled up with zeros; an answer has its question's
+    t_ns: int  # the sender's clock
+    echo_ns: int  # in an answer: time of the question
+
+
 Message: TypeAlias = Data | Token | MergeDetect | Join | Leave | Commit | HoldCancel
 
 
@@ -212,7 +232,7 @@ def encode_data(m: Data) -> bytes:
     )
 
 
-def decode(data: bytes) -> Message:
+def decode(data: Buffer) -> Message:
     """Decode one message and check it.
 
     Raises:
@@ -230,10 +250,10 @@ def decode(data: bytes) -> Message:
         raise DecodeError(f"unknown message type {kind}")
     if seq > SEQ_MAX:
         raise DecodeError("ring seq over 2^63")
-    return decoder(RingId(seq, representative), data)
+    return decoder(RingId(seq, representative), bytes(data))
 
 
-def _decode_data(data: bytes) -> Data:
+def _decode_data(data: Buffer) -> Data:
     if len(data) < DATA_HEADER.size:
         raise DecodeError("data: shorter than its header")
     _, _, _, rep, ring_seq, seq, originator, guarantee, flags, _, visit = DATA_HEADER.unpack_from(
@@ -242,7 +262,7 @@ def _decode_data(data: bytes) -> Data:
     if guarantee > 3 or not originator or not 0 < seq <= SEQ_MAX or ring_seq > SEQ_MAX:
         raise DecodeError("data: guarantee, originator or seq out of range")
     ring = _tuple(RingId, (ring_seq, rep))
-    return _tuple(Data, (ring, seq, originator, guarantee, flags, visit, data[36:]))
+    return _tuple(Data, (ring, seq, originator, guarantee, flags, visit, memoryview(data)[36:]))
 
 
 def _header(kind: int, ring: RingId, reserved: int = 0) -> bytes:
@@ -411,6 +431,31 @@ def _decode_cancel(ring: RingId, data: bytes) -> HoldCancel:
     if len(data) != HEADER.size:
         raise DecodeError("hold cancel: has a body")
     return HoldCancel(ring)
+
+
+def encode_probe(p: Probe) -> bytes:
+    """Encode one probe."""
+    head = HEADER.pack(TYPE_PROBE, 0, 0, 0, 0)
+    return (head + PROBE.pack(p.kind, p.link, p.size, p.t_ns, p.echo_ns)).ljust(p.size, b"\0")
+
+
+def decode_probe(data: bytes) -> Probe:
+    """Decode one probe and check it.
+
+    Raises:
+        DecodeError: the only exception there is.
+    """
+    _need(data, PROBE_SIZE_MIN, "probe")
+    if data[0] != TYPE_PROBE:
+        raise DecodeError("probe: another type of message")
+    kind, link, size, t_ns, echo_ns = PROBE.unpack_from(data, HEADER.size)
+    if not ProbeKind.PING <= kind <= ProbeKind.MULTICAST_PONG or link >= LINKS_MAX:
+        raise DecodeError("probe: kind or link out of range")
+    if size != len(data):
+        raise DecodeError("probe: length does not match its size")
+    if max(t_ns, echo_ns) > SEQ_MAX:
+        raise DecodeError("probe: time out of range")
+    return Probe(ProbeKind(kind), link, size, t_ns, echo_ns)
 
 
 def _need(data: bytes, size: int, where: str) -> None:

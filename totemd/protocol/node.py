@@ -24,6 +24,9 @@ from totemd.protocol.effects import (
     Unicast,
 )
 from totemd.protocol.effects import Effect as RingEffect
+from totemd.protocol.evs import KIND as EVS
+from totemd.protocol.evs import Evs, EvsDecodeError, EvsMulticast
+from totemd.protocol.evs import encode as encode_evs
 from totemd.protocol.groups import (
     MEMBERS_MAX,
     NAME_SIZE_MAX,
@@ -136,6 +139,7 @@ class Node:
             parameters, node_id, boot_epoch, stored_ring_seq, boot_epoch, self.packer
         )
         self.groups: Final = Groups(node_id)
+        self.evs: Final = Evs()
         self.assembler: Final = Assembler()
         self.stats: Final = NodeStats()
         self.me: Final = node_id
@@ -191,6 +195,7 @@ class Node:
         """Assert every invariant."""
         self.ring.check()
         self.groups.check()
+        self.evs.check()
         for seat in self.seats.values():
             seat.check()
         assert all(c.outstanding_bytes == sum(c.outstanding.values()) for c in self._all())
@@ -205,14 +210,15 @@ class Node:
         self._connections[connection] = _Connection(connection, pid)
         self._tell(connection, Attached(b"", 0, resumed=False))
         if self.groups.rounds_finished:
-            self._tell(connection, RingChanged(self.groups.ring, self.groups.nodes))
+            now = RingChanged(self.groups.ring, self.groups.nodes, current=True)
+            self._tell(connection, now)
         return self._step([], now_ns)
 
     def attach_seat(
         self, connection: ConnectionId, name: bytes, history: bytes, index: int, now_ns: int
     ) -> list[Effect]:
         """Open a connection of a service, which remembers everything up to a position."""
-        rule = _name_rule(name)
+        rule = name_rule(name)
         if rule is not None:
             self._tell(connection, Refused(0, *rule))
             return self._step([], now_ns)
@@ -270,11 +276,11 @@ class Node:
         return self._step([], now_ns)
 
     def _join_rule(self, c: _Connection, group: GroupKey) -> tuple[Refusal, str] | None:
-        rule = _name_rule(group.name)
+        rule = name_rule(group.name)
         if rule is not None:
             return rule
-        if c.seat is not None:
-            return Refusal.INVALID_PARAM, "the seat of a service joins no group of processes"
+        if c.seat is not None or c.id in self.evs:
+            return Refusal.INVALID_PARAM, "only a connection of CPG joins a group of processes"
         if c.membership is Membership.LEAVING:
             return Refusal.BUSY, "the leave of this connection is not delivered yet"
         if c.membership is not Membership.NONE:
@@ -285,7 +291,10 @@ class Node:
                     return Refusal.TRY_AGAIN, "an earlier leave of this process is not delivered"
                 if other.membership is not Membership.NONE:
                     return Refusal.EXIST, "this process has joined the group by another connection"
-        if len(self.groups.members(group)) >= MEMBERS_MAX:
+        joining = [
+            o for o in self._all() if o.group == group and o.membership is Membership.JOINING
+        ]
+        if len(self.groups.members(group)) + len(joining) >= MEMBERS_MAX:
             return Refusal.NO_RESOURCES, f"a group has at most {MEMBERS_MAX} members"
         return None
 
@@ -294,7 +303,7 @@ class Node:
     ) -> list[Effect]:
         """Leave the group; the last event is the view that lists the caller as left."""
         c = self._connections[connection]
-        rule = _name_rule(name)
+        rule = name_rule(name)
         if rule is not None:
             self._tell(connection, Refused(request, *rule))
         elif c.seat is not None or c.membership in (Membership.NONE, Membership.LEAVING):
@@ -321,20 +330,28 @@ class Node:
         """Multicast to the connection's group; `Accepted` tells when it is on the ring."""
         c = self._connections[connection]
         refused = self._multicast_rule(c, payload)
-        if refused is not None:
-            self.stats.multicasts_refused += 1
-            self._tell(connection, Refused(request, *refused))
-            return self._step([], now_ns)
-        assert c.group is not None
-        c.outstanding[request] = len(payload)
-        c.outstanding_bytes += len(payload)
+        if refused is None:
+            assert c.group is not None
+            message = encode_multicast(GroupMulticast(c.group, c.number, request, payload))
+            self._submit(c, request, guarantee, message, len(payload))
+        else:
+            self._refuse_multicast(c, request, refused)
+        return self._step([], now_ns)
+
+    def _submit(
+        self, c: _Connection, request: int, guarantee: int, message: bytes, size: int
+    ) -> None:
+        c.outstanding[request] = size
+        c.outstanding_bytes += size
         self._cookie += 1
         self._cookies[self._cookie] = (c, request)
-        message = encode_multicast(GroupMulticast(c.group, c.number, request, payload))
         self.packer.submit(message, guarantee, self._cookie)
         self._queued = True
         self.stats.multicasts_accepted += 1
-        return self._step([], now_ns)
+
+    def _refuse_multicast(self, c: _Connection, request: int, rule: tuple[Refusal, str]) -> None:
+        self.stats.multicasts_refused += 1
+        self._tell(c.id, Refused(request, *rule))
 
     def _multicast_rule(
         self, c: _Connection, payload: bytes | memoryview
@@ -343,6 +360,11 @@ class Node:
             return Refusal.NOT_EXIST, "this connection is in no group"
         if len(payload) > PAYLOAD_SIZE_MAX:
             return Refusal.INVALID_PARAM, f"{len(payload)} bytes, limit {PAYLOAD_SIZE_MAX}"
+        return self._window_rule(c, payload)
+
+    def _window_rule(
+        self, c: _Connection, payload: bytes | memoryview
+    ) -> tuple[Refusal, str] | None:
         if len(c.outstanding) >= WINDOW_MESSAGES:
             return Refusal.TRY_AGAIN, f"{WINDOW_MESSAGES} messages wait for the ring"
         if c.outstanding and c.outstanding_bytes + len(payload) > WINDOW_BYTES:
@@ -350,6 +372,50 @@ class Node:
         if not self.packer.room(len(payload)):
             return Refusal.TRY_AGAIN, "the send queue of this node is full"
         return None
+
+    # EVS
+
+    def attach_evs(self, connection: ConnectionId, pid: int, now_ns: int) -> list[Effect]:
+        """Open a connection of an EVS client."""
+        self._connections[connection] = _Connection(connection, pid)
+        self._tell(connection, Attached(b"", 0, resumed=False))
+        self._out += self.evs.attach(connection)
+        return self._step([], now_ns)
+
+    def evs_join(
+        self, connection: ConnectionId, request: int, keys: tuple[bytes, ...], now_ns: int
+    ) -> list[Effect]:
+        """Add groups to what the client is told, from this point of its stream."""
+        self._emit(self.evs.join(connection, request, keys))
+        return self._step([], now_ns)
+
+    def evs_leave(
+        self, connection: ConnectionId, request: int, keys: tuple[bytes, ...], now_ns: int
+    ) -> list[Effect]:
+        """Take groups out of what the client is told, from this point of its stream."""
+        self._emit(self.evs.leave(connection, request, keys))
+        return self._step([], now_ns)
+
+    def evs_multicast(
+        self,
+        connection: ConnectionId,
+        request: int,
+        guarantee: int,
+        keys: bytes,
+        payload: bytes | memoryview,
+        now_ns: int,
+    ) -> list[Effect]:
+        """Multicast to groups, joined or not; `Accepted` tells when it is on the ring."""
+        c = self._connections[connection]
+        rule = self.evs.multicast_rule(connection, keys, payload) or self._window_rule(c, payload)
+        if rule is None:
+            message = encode_evs(EvsMulticast(guarantee, keys, payload))
+            self._submit(c, request, guarantee, message, len(payload))
+        else:
+            self._refuse_multicast(c, request, rule)
+        return self._step([], now_ns)
+
+    # All connections
 
     def snapshotted(self, connection: ConnectionId, index: int, now_ns: int) -> list[Effect]:
         """Cut a seat's log: everything up to ``index`` is durable with the service."""
@@ -374,6 +440,7 @@ class Node:
         c = self._connections.pop(connection, None)
         if c is None:
             return
+        self.evs.detach(connection)
         if c.seat is not None:
             if reason is Reason.LEAVE:
                 self._give_up(c.seat, reason)
@@ -429,6 +496,7 @@ class Node:
                 self._out.append(effect)
 
     def _configuration(self, c: Configuration) -> None:
+        self._out += self.evs.configuration(c)
         if c.kind is ConfigurationKind.TRANSITIONAL:
             self.groups.transitional(c.members)
         elif not self._booted:
@@ -440,6 +508,9 @@ class Node:
             self._queued = True
 
     def _deliver(self, originator: int, data: bytes | memoryview) -> None:
+        if data and data[0] == EVS:
+            self._deliver_evs(originator, data)
+            return
         try:
             message = decode(data)
         except GroupDecodeError:
@@ -457,6 +528,14 @@ class Node:
             views = self.groups.process_list(originator, message)
             if views is not None:
                 self._round_finished(views)
+
+    def _deliver_evs(self, originator: int, data: bytes | memoryview) -> None:
+        try:
+            self._out += self.evs.deliver(originator, data)
+        except EvsDecodeError:
+            self.stats.messages_malformed += 1
+        else:
+            self.stats.messages_delivered += 1
 
     def _deliver_multicast(self, originator: int, message: GroupMulticast) -> None:
         sender = self.groups.sender(originator, message)
@@ -534,7 +613,7 @@ class Node:
             self._show(view)
         changed = RingChanged(self.groups.ring, self.groups.nodes)
         for c in self._all():
-            if c.seat is None:
+            if c.seat is None and c.id not in self.evs:
                 self._tell(c.id, changed)
         self.packer.gate_open = True
         self._queued = True
@@ -550,7 +629,8 @@ class Node:
                 self._tell(connection, Accepted(request))
 
 
-def _name_rule(name: bytes) -> tuple[Refusal, str] | None:
+def name_rule(name: bytes) -> tuple[Refusal, str] | None:
+    """Return why a name cannot be a group's; None: it can."""
     if not name:
         return Refusal.INVALID_PARAM, "a group name has at least one byte"
     if len(name) > NAME_SIZE_MAX:

@@ -28,7 +28,7 @@ AGREED: Final = 2
 
 @dataclass(slots=True)
 class _Waiting:
-    message: bytes
+    message: memoryview
     guarantee: int
     cookie: int  # handed back when the whole message was sent; 0: nobody asks
     offset: int = 0
@@ -66,12 +66,12 @@ class Packer:
         """Queue a message of an application or service."""
         assert len(message) <= MESSAGE_SIZE_MAX, "the door checks the size"
         guarantee = SAFE if guarantee == SAFE else AGREED
-        self._messages.append(_Waiting(message, guarantee, cookie))
+        self._messages.append(_Waiting(memoryview(message), guarantee, cookie))
         self._bytes += len(message)
 
     def submit_sync(self, message: bytes) -> None:
         """Queue a message of the synchronisation: first, and alone while the gate is closed."""
-        self._sync.append(_Waiting(message, AGREED, 0))
+        self._sync.append(_Waiting(memoryview(message), AGREED, 0))
 
     def ring_ended(self) -> None:
         """A new ring begins: close the gate, start a partly sent message again, drop old sync."""
@@ -109,7 +109,7 @@ class Packer:
         flags = FIRST_CONTINUES if queue[0].offset else 0
         room = self._size_max - HEADER.size
         lengths: list[int] = []
-        parts: list[bytes] = []
+        parts: list[memoryview] = []
         while queue and len(lengths) < SEGMENTS_MAX and room > LENGTH_SIZE:
             waiting = queue[0]
             if waiting.guarantee != guarantee:
@@ -155,7 +155,7 @@ class Assembler:
         """A new ring begins: no message continues into it."""
         self._partial.clear()
 
-    def open(self, originator: int, frame: bytes) -> list[bytes | memoryview]:
+    def open(self, originator: int, frame: bytes | memoryview) -> list[bytes | memoryview]:
         """Return the messages that this frame completes."""
         segments = _segments(frame)
         if segments is None:
@@ -201,7 +201,7 @@ class Assembler:
             self.segments_dropped += len(partial.parts)
 
 
-def _segments(frame: bytes) -> list[bytes | memoryview] | None:
+def _segments(frame: bytes | memoryview) -> list[bytes | memoryview] | None:
     if len(frame) < HEADER.size:
         return None
     version, _, _, count = HEADER.unpack_from(frame)
@@ -214,7 +214,7 @@ def _segments(frame: bytes) -> list[bytes | memoryview] | None:
     segments: list[bytes | memoryview] = []
     view = memoryview(frame)
     for length in lengths:
-        source = view if length >= VIEW_SIZE_MIN else frame
-        segments.append(source[offset : offset + length])
+        segment = view[offset : offset + length]
+        segments.append(segment if length >= VIEW_SIZE_MIN else bytes(segment))
         offset += length
     return segments

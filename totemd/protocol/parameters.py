@@ -27,7 +27,7 @@ class RequestLimit(Enum):
 class Flow(Enum):
     """How the window is shared."""
 
-    FAIR = "fair"  # a share is reserved for every member
+    FAIR = "share"  # a share is reserved for every member
     BACKLOG = "backlog"  # and none takes more than its part of what waits everywhere
 
 
@@ -213,16 +213,3 @@ class RingParameters:
             PROTOCOL_VERSION,
         )
         return binascii.crc_hqx(packed, 0) or 1
-
-
-def from_token(token_ns: int, *, retransmits: int = 4) -> RingParameters:
-    """Derive a consistent set from the token timeout, by the rules of the configuration file."""
-    retransmit_ns = int(token_ns / (retransmits + 0.2))
-    return RingParameters(
-        token_ns=token_ns,
-        token_retransmit_ns=retransmit_ns,
-        hold_ns=max(14 * MS, int(retransmit_ns * 0.8) - 10 * MS),
-        consensus_ns=token_ns * 12 // 10,
-        silent_fail_ns=max(300 * MS, token_ns * 3 // 10),
-        fail_recv_ns=token_ns,
-    )

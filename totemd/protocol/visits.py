@@ -293,7 +293,6 @@ class Visits(Idle):
         """End the ring before its numbers end; True: this node did."""
         if self.state is not OPERATIONAL or not self.is_representative:
             return False
-        self.send_after_token()
         self.note("sequence_numbers_used_up", seq=token.seq)
         self.gather(Cause.FORCED)
         return True

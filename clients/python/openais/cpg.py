@@ -7,11 +7,13 @@ one order. After corosync's CPG; what differs is told in docs/sdk.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from enum import IntFlag
 from pathlib import Path
 from typing import Final
 
 from openais import errors
+from openais.groupclient import TIMEOUT_S, GroupClient
 from openais.groups import (
     MESSAGE_SIZE_MAX,
     Address,
@@ -25,44 +27,70 @@ from openais.groups import (
     decode_name,
     encode_name,
 )
-from openais.handle import CallbackQueue, DispatchFlags
+from openais.handle import DispatchFlags
+from openais.iterations import Description, Iteration, IterationType, descriptions, question
+from openais.parts import LARGE_SIZE_MAX
 from openais.wire import port as wire
 from openais.wire.port import Guarantee, Reason, RingId
 
 __all__ = [
+    "LARGE_SIZE_MAX",
     "MESSAGE_SIZE_MAX",
     "Address",
     "Change",
     "ConfigurationChange",
     "Cpg",
     "Delivery",
+    "Description",
     "DispatchFlags",
     "Event",
+    "Flags",
     "Guarantee",
+    "Iteration",
+    "IterationType",
     "Reason",
     "RingChange",
     "RingId",
 ]
 
-QUEUE_BYTES_MAX: Final = 8 << 20  # of events that wait here; more stays with totemd
-QUEUE_EVENTS_MAX: Final = 10_000
-TIMEOUT_S: Final = 10.0
+
+class Flags(IntFlag):
+    """Wishes of a handle (the flags of CPG_MODEL_V1)."""
+
+    DELIVER_INITIAL_TOTEM_CONF = 1  # tell the present ring after the first confchg
 
 
-class Cpg:
+def known_flags(flags: int) -> Flags:
+    """Return flags.
+
+    Raises:
+        InvalidParamError: unknown ones among them.
+    """
+    unknown = int(flags) & ~int(Flags.DELIVER_INITIAL_TOTEM_CONF)
+    if unknown:
+        raise errors.InvalidParamError("cpg.open", f"unknown flags {unknown:#x}")
+    return Flags(flags)
+
+
+LEAVE_ON_ITS_WAY: Final = (errors.BusyError, errors.TryAgainError)
+LEAVE_POLL_S: Final = 0.005  # between joins while another connection's leave is on its way
+
+
+class Cpg(GroupClient):
     """One connection to the process groups of the local node.
 
     Args:
         deliver: called with each message.
         confchg: called with each change of the group's membership.
-        totem_confchg: called with each new ring.
+        totem_confchg: called with each new ring, once its groups are known.
+        flags: DELIVER_INITIAL_TOTEM_CONF, tell the present ring after the first confchg too.
         run_dir: of the node; None: OPENAIS_RUN_DIR, else the default.
         rejoin: join again after totemd was restarted, as a new member; messages of the time
             between, and those that were just being sent, are lost. False: every call fails then.
         timeout: seconds to wait for totemd.
 
     Raises:
-        AisError: ERR_TRY_AGAIN, totemd does not answer; ERR_ACCESS.
+        AisError: ERR_TRY_AGAIN, totemd does not answer; ERR_ACCESS; ERR_INVALID_PARAM, flags.
     """
 
     def __init__(
@@ -71,32 +99,21 @@ class Cpg:
         confchg: Callable[[ConfigurationChange], None] | None = None,
         totem_confchg: Callable[[RingChange], None] | None = None,
         *,
+        flags: Flags | int = 0,
         run_dir: Path | str | None = None,
         rejoin: bool = False,
         timeout: float = TIMEOUT_S,
     ) -> None:
+        super().__init__("cpg")
+        tell_ring = known_flags(flags) & Flags.DELIVER_INITIAL_TOTEM_CONF
         self._deliver: Final = deliver
         self._confchg: Final = confchg
         self._totem_confchg: Final = totem_confchg
-        self._queue: Final = CallbackQueue("cpg")
-        self._connection: Final = GroupConnection(
-            run_dir, self._push, self._queue.lost, rejoin=rejoin
+        self._connection = GroupConnection(
+            run_dir, self._push, self._queue.lost, rejoin=rejoin, tell_ring=bool(tell_ring)
         )
         self._connection.begin()
         self._connection.wait_open(timeout)
-
-    def __enter__(self) -> Cpg:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
-    def _push(self, events: Sequence[Event], size: int) -> None:
-        self._queue.push_all(self._run, events, size)
-        if len(self._queue) > QUEUE_EVENTS_MAX or self._queue.bytes_waiting > QUEUE_BYTES_MAX:
-            self._connection.link.pause()
 
     def _run(self, event: Event) -> None:
         match event:
@@ -113,26 +130,31 @@ class Cpg:
     def join(self, group: str | bytes, timeout: float = TIMEOUT_S) -> None:
         """Join a group; membership begins with the change that lists this process.
 
+        Waits while an earlier leave of this process is on its way.
+
         Raises:
             AisError: ERR_EXIST, this connection or process is in it; ERR_NAME_TOO_LONG;
-                ERR_INVALID_PARAM; ERR_NO_RESOURCES, 128 members.
+                ERR_INVALID_PARAM; ERR_NO_RESOURCES, 128 members; ERR_BUSY, ERR_TRY_AGAIN, the
+                earlier leave was not delivered in time.
         """
         name = encode_name(group)
         deadline = time.monotonic() + timeout
         while True:
-            self._connection.joining(name)
+            begun = self._connection.joining(name)
             try:
                 self._connection.request(
                     "cpg.join", lambda request: wire.Join(request, name), timeout
                 )
-            except (errors.BusyError, errors.TryAgainError):
-                self._connection.not_joining()
+            except errors.AisError as error:
+                if begun:
+                    self._connection.not_joining()
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._connection.wait_membership(Membership.NONE, left):
+                if left <= 0 or not isinstance(error, LEAVE_ON_ITS_WAY):
                     raise
-            except errors.AisError:
-                self._connection.not_joining()
-                raise
+                if isinstance(error, errors.BusyError):
+                    self._connection.wait_membership(Membership.NONE, left)
+                else:  # another connection of this process leaves; there is nothing to wait for
+                    time.sleep(min(left, LEAVE_POLL_S))
             else:
                 return
 
@@ -142,38 +164,75 @@ class Cpg:
         Raises:
             AisError: ERR_NOT_EXIST, in no group.
         """
-        if self._connection.membership is Membership.JOINING:
-            self._connection.wait_membership(Membership.JOINED, timeout)
-        if not self._connection.wait_drained(timeout):  # what was sent before stays before
-            raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
-        self._connection.request("cpg.leave", lambda request: wire.Leave(request, b"-"), timeout)
+        deadline = time.monotonic() + timeout
+        connection = self._connection
+        if connection.membership is Membership.JOINING:
+            connection.wait_membership(Membership.JOINED, timeout)
+        begun = connection.leaving()
+        try:
+            # What was sent before stays before.
+            if not connection.wait_drained(max(deadline - time.monotonic(), 0)):
+                raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
+            connection.request("cpg.leave", lambda request: wire.Leave(request, b"-"), timeout)
+        except errors.AisError:
+            if begun:
+                connection.not_leaving()
+            raise
 
     def mcast(
-        self, payload: bytes, guarantee: Guarantee = Guarantee.AGREED, *, wait: float = 0
+        self,
+        payload: bytes | bytearray | memoryview,
+        guarantee: Guarantee = Guarantee.AGREED,
+        *,
+        wait: float = 0,
     ) -> None:
-        """Multicast a message of at most MESSAGE_SIZE_MAX bytes to the group.
+        """Multicast a message of at most LARGE_SIZE_MAX bytes to the group.
+
+        A message over MESSAGE_SIZE_MAX is sent in parts: the call returns when it is delivered.
 
         Args:
-            payload: the message.
+            payload: the message; the buffer may be used again after the call.
             guarantee: AGREED, or SAFE: delivered only when every node of the ring has it.
-            wait: seconds to wait while the queue is full.
+            wait: seconds to wait while the queue is full; for a message in parts, to wait for its
+                delivery, 0 is then 10 s.
 
         Raises:
-            AisError: ERR_TRY_AGAIN, the queue is full; ERR_NOT_EXIST, in no group; ERR_TOO_BIG.
+            AisError: ERR_TRY_AGAIN, the queue is full; ERR_NOT_EXIST, in no group; ERR_TOO_BIG;
+                ERR_INVALID_PARAM, no such guarantee. In parts also ERR_INTERRUPT, the group
+                changed meanwhile and nobody was delivered the message: send it again;
+                ERR_TIMEOUT, not known whether it was delivered.
         """
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                self._connection.multicast(guarantee, payload)
-            except errors.TryAgainError:
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._connection.wait_room(left):
-                    raise
-            else:
-                return
+        data = payload if type(payload) is bytes else bytes(payload)
+        if len(data) > MESSAGE_SIZE_MAX:
+            self._connection.multicast_large(guarantee, data, wait or TIMEOUT_S)
+        else:
+            self._patiently(lambda: self._connection.multicast(guarantee, data), wait)
+
+    def iterate(
+        self,
+        kind: IterationType,
+        group: str | bytes | None = None,
+        timeout: float = TIMEOUT_S,
+    ) -> Iteration:
+        """Return an iteration over groups and members as they are now.
+
+        Args:
+            kind: NAME_ONLY, ONE_GROUP, ALL.
+            group: with ONE_GROUP.
+            timeout: seconds to wait for totemd.
+
+        Raises:
+            AisError: ERR_INVALID_PARAM, kind or group; ERR_NAME_TOO_LONG.
+        """
+        answer = self._connection.request("cpg.iterate", question(kind, group), timeout)
+        return Iteration(self._connection, descriptions(kind, answer))
 
     def members(self, group: str | bytes, timeout: float = TIMEOUT_S) -> tuple[Address, ...]:
-        """Return the members of any group."""
+        """Return the members of any group.
+
+        Raises:
+            AisError: ERR_NAME_TOO_LONG; ERR_INVALID_PARAM, the empty name.
+        """
         name = encode_name(group)
         answer: wire.Members = self._connection.request(
             "cpg.members", lambda request: wire.MembersQuery(request, name), timeout
@@ -187,35 +246,3 @@ class Cpg:
             decode_name(g.group): tuple(Address(m.node_id, m.pid) for m in g.members)
             for g in answer.groups
         }
-
-    @property
-    def local_node(self) -> int:
-        """Node id of the local node."""
-        return self._connection.node_id
-
-    @property
-    def flow_controlled(self) -> bool:
-        """True: a multicast of maximum size would be refused with ERR_TRY_AGAIN."""
-        return self._connection.full
-
-    def fileno(self) -> int:
-        """Return a descriptor that is readable while events wait."""
-        return self._queue.fileno()
-
-    def dispatch(self, flags: DispatchFlags | int = DispatchFlags.ALL) -> int:
-        """Run the callbacks of events that wait, in this thread; return how many.
-
-        Raises:
-            AisError: ERR_LIBRARY, totemd is gone; ERR_BAD_HANDLE; ERR_TRY_AGAIN with
-                ONE_NONBLOCKING when nothing waits.
-        """
-        try:
-            return self._queue.dispatch(flags)
-        finally:
-            if self._connection.link.paused:
-                self._connection.link.resume()
-
-    def close(self) -> None:
-        """Leave and close; waiting events are dropped. May be repeated."""
-        self._connection.close()
-        self._queue.close()

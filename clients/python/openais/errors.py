@@ -160,6 +160,12 @@ class NoSectionsError(AisError):
     status = Status.ERR_NO_SECTIONS
 
 
+class TooManyGroupsError(AisError):
+    """More groups than one call, client or message may have."""
+
+    status = Status.ERR_TOO_MANY_GROUPS
+
+
 class UnavailableError(AisError):
     """The local node is not a member of the cluster."""
 

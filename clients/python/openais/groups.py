@@ -1,4 +1,4 @@
-"""A connection to totemd's process groups: what `openais.cpg` and `openais.aio.cpg` share.
+"""A connection to totemd's groups: what the sync and the asyncio face of CPG and EVS share.
 
 Knows the port protocol and bundles; calls back with events in the background thread.
 """
@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from openais import errors
 from openais.errors import AisError
 from openais.link import Link
 from openais.node import paths
+from openais.parts import LARGE_SIZE_MAX, Assembly, Sending, TooMuchError, cut
+from openais.wire import parts
 from openais.wire import port as wire
 from openais.wire.codec import Buffer, DecodeError, pack_bundle, unpack_bundle
 from openais.wire.port import Guarantee, Reason, RingId
@@ -28,7 +31,7 @@ QUEUED_MESSAGES_MAX: Final = 1024  # that wait in this process; more only adds w
 QUEUED_BYTES_MAX: Final = 2 << 20
 BUNDLE_SIZE: Final = 64 << 10  # bytes at which a bundle of several messages is closed
 FLIGHT_MESSAGES_MAX: Final = 1024  # in bundles that totemd has not put on the ring yet
-FLIGHT_BUNDLES_SMALL: Final = 4  # of them while what waits does not fill a bundle: it may grow
+FLIGHT_BUNDLES_SMALL: Final = 2  # of them while what waits does not fill a bundle: it may grow
 CLOSE_DRAIN_S: Final = 1.0  # that a close waits for messages to leave this process
 BUNDLE_ITEM_OVERHEAD: Final = 5  # bytes a message costs in its bundle
 
@@ -91,12 +94,31 @@ class Membership(Enum):
 
 def encode_name(group: str | bytes) -> bytes:
     """Return the bytes of a group's name."""
-    return group.encode() if isinstance(group, str) else group
+    return group.encode("utf-8", "surrogateescape") if isinstance(group, str) else group
 
 
 def decode_name(name: bytes) -> str:
-    """Return a group's name as text; bytes that are no text are escaped."""
-    return name.decode("utf-8", "backslashreplace")
+    """Return a group's name as text, of which `encode_name` makes the same bytes again."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def known_guarantee(call: str, guarantee: int) -> Guarantee:
+    """Return a guarantee.
+
+    Raises:
+        InvalidParamError: there is no such one.
+    """
+    try:
+        return Guarantee(guarantee)
+    except ValueError:
+        raise errors.InvalidParamError(call, f"no Guarantee has the value {guarantee}") from None
+
+
+class PartTarget(NamedTuple):
+    """Where a part of a large message goes; no two are equal, so that none is bundled."""
+
+    guarantee: Guarantee
+    number: int
 
 
 Done = Callable[[Status, Any, str], None]
@@ -105,21 +127,29 @@ Done = Callable[[Status, Any, str], None]
 class GroupConnection:
     """One connection; any thread.
 
+    What differs for EVS, `openais.configurations` overrides.
+
     Args:
         run_dir: of the node.
         event: called in the background thread with events in order, and their bytes.
         lost: called in the background thread when totemd is gone and ``rejoin`` is off.
         rejoin: after a loss, attach and join again; the membership is a fresh one.
+        tell_ring: tell the present ring right after the first change of the membership.
     """
+
+    KIND: ClassVar = wire.Kind.PROCESS
+    NAME: ClassVar = "cpg"
 
     def __init__(
         self,
         run_dir: Path | str | None,
-        event: Callable[[Sequence[Event], int], None],
+        event: Callable[[Sequence[Any], int], None],
         lost: Callable[[], None],
         *,
         rejoin: bool,
+        tell_ring: bool = False,
     ) -> None:
+        self._tell_ring = tell_ring
         self.node_id = 0
         self.ring: RingChange | None = None
         self._event: Final = event
@@ -136,13 +166,18 @@ class GroupConnection:
         self._request = 0
         self._waiting: Final[dict[int, Done]] = {}
         self._controls: list[bytes] = []
-        self._messages: Final[deque[tuple[Guarantee, bytes]]] = deque()
+        self._messages: Final[deque[tuple[Any, bytes]]] = deque()  # equal targets: one bundle
         self._messages_bytes = 0
         self._in_flight: Final[deque[tuple[int, int, int]]] = deque()  # (request, messages, bytes)
         self._in_flight_messages = 0
-        self._undelivered: Final[deque[tuple[int, list[bytes]]]] = deque()  # (request, bundle)
+        self._undelivered: Final[deque[tuple[int, list[bytes] | bytes]]] = deque()  # bundle or part
         self._in_flight_bytes = 0
         self._window = (1, 1)
+        self._assembly: Final = Assembly()
+        self._large: Final = threading.Lock()  # held while one large message is on its way
+        self._sending: Sending | None = None
+        self._large_number = 0
+        self._part = 0
         self._path: Final = paths.socket_path(paths.run_dir(run_dir), wire.SOCKET_NAME)
         self.link: Final = Link(self._path, self)
         self._opened: Callable[[], None] | None = None
@@ -161,12 +196,12 @@ class GroupConnection:
         if not self._attached.wait(seconds):
             self.close()
             raise self.unreachable()
-        self.check("cpg.open")
+        self.check(f"{self.NAME}.open")
 
     def unreachable(self) -> AisError:
         """Return the error for a totemd that does not answer."""
         return errors.TryAgainError(
-            "cpg.open", f"totemd at {self._path} does not answer; is the node started?"
+            f"{self.NAME}.open", f"totemd at {self._path} does not answer; is the node started?"
         )
 
     def check(self, call: str) -> None:
@@ -215,17 +250,33 @@ class GroupConnection:
             raise errors.AisTimeoutError(call, f"{self._path} did not answer", definite=False)
         return result(call, *answer[0])
 
-    def joining(self, name: bytes) -> None:
-        """Learn that a join was sent: members may multicast from now on."""
+    def joining(self, name: bytes) -> bool:
+        """Learn that a join is sent: members may multicast from now on. False: in a group."""
         with self._lock:
-            if self._membership is Membership.NONE:
-                self._membership, self._group = Membership.JOINING, name
+            if self._membership is not Membership.NONE:
+                return False
+            self._membership, self._group = Membership.JOINING, name
+            return True
 
     def not_joining(self) -> None:
         """Learn that the join was refused."""
         with self._lock:
             if self._membership is Membership.JOINING:
-                self._membership = Membership.NONE
+                self._membership, self._group = Membership.NONE, b""
+
+    def leaving(self) -> bool:
+        """Learn that a leave is sent: nothing is multicast any more. False: in no group."""
+        with self._lock:
+            if self._membership is not Membership.JOINED:
+                return False
+            self._membership = Membership.LEAVING
+            return True
+
+    def not_leaving(self) -> None:
+        """Learn that the leave was not sent, or refused."""
+        with self._lock:
+            if self._membership is Membership.LEAVING:
+                self._membership = Membership.JOINED
 
     def wait_membership(self, wanted: Membership, seconds: float) -> bool:
         """Wait until the membership is as wanted."""
@@ -252,21 +303,80 @@ class GroupConnection:
         """Queue a message to the group.
 
         Raises:
-            AisError: ERR_NOT_EXIST, in no group; ERR_TRY_AGAIN, the queue is full; ERR_TOO_BIG.
+            AisError: ERR_NOT_EXIST, in no group; ERR_TRY_AGAIN, the queue is full; ERR_TOO_BIG;
+                ERR_INVALID_PARAM, no such guarantee.
         """
         call = "cpg.mcast"
         self.check(call)
+        if type(guarantee) is not Guarantee:
+            guarantee = known_guarantee(call, guarantee)
+        if self._membership not in (Membership.JOINING, Membership.JOINED):
+            raise errors.NotExistError(call, "in no group; join one first")
+        self._enqueue(call, guarantee, payload)
+
+    def multicast_large(self, guarantee: Guarantee, payload: bytes, seconds: float) -> None:
+        """Multicast a message of any size to the group; return when it is delivered here.
+
+        Raises:
+            AisError: ERR_INTERRUPT, the group changed meanwhile and nobody was delivered it;
+                ERR_TOO_BIG; ERR_NOT_EXIST; ERR_TRY_AGAIN, not sent as a whole in time;
+                ERR_TIMEOUT, sent, but not delivered in time.
+        """
+        call = "cpg.mcast"
+        self.check(call)
+        guarantee = known_guarantee(call, guarantee)
+        if len(payload) > LARGE_SIZE_MAX:
+            raise errors.TooBigError(call, f"{len(payload)} bytes, limit {LARGE_SIZE_MAX}")
+        deadline = time.monotonic() + seconds
+        if self._membership is Membership.JOINING:  # the own join would interrupt it
+            self.wait_membership(Membership.JOINED, seconds)
+        if self._membership is not Membership.JOINED:
+            raise errors.NotExistError(call, "in no group; join one first")
+        if not self._large.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise errors.TryAgainError(call, "another large message of this handle is on its way")
+        try:
+            self._large_number += 1
+            self._sending = sending = Sending(self._large_number)
+            for data in cut(sending.number, payload, MESSAGE_SIZE_MAX):
+                if sending.status is None:
+                    self._enqueue_part(call, guarantee, data, deadline)
+            status = sending.wait(deadline - time.monotonic())
+        finally:
+            self._sending = None
+            self._large.release()
+        if status is None:
+            raise errors.AisTimeoutError(call, "not delivered in time", definite=False)
+        if status is Status.ERR_INTERRUPT:
+            raise errors.InterruptError(call, "the group changed; nobody was delivered the message")
+        self.check(call)
+
+    def _enqueue_part(self, call: str, guarantee: Guarantee, data: bytes, deadline: float) -> None:
+        self._part += 1
+        target = PartTarget(guarantee, self._part)
+        while True:
+            try:
+                return self._enqueue(call, target, data)
+            except errors.TryAgainError:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self.wait_room(left):
+                    raise
+
+    def _enqueue(self, call: str, target: Any, payload: bytes) -> None:
         if len(payload) > MESSAGE_SIZE_MAX:
             raise errors.TooBigError(call, f"{len(payload)} bytes, limit {MESSAGE_SIZE_MAX}")
         with self._lock:
-            if self._membership not in (Membership.JOINING, Membership.JOINED):
-                raise errors.NotExistError(call, "in no group; join one first")
             full = self._messages_bytes + len(payload) > QUEUED_BYTES_MAX
             if full or len(self._messages) >= QUEUED_MESSAGES_MAX:
-                raise errors.TryAgainError(call, "the queue of messages to send is full")
-            self._messages.append((guarantee, payload))
+                raise errors.TryAgainError(call, self._full_reason())
+            self._messages.append((target, payload))
             self._messages_bytes += len(payload)
         self.link.wake()
+
+    def _full_reason(self) -> str:
+        reason = "the queue of messages to send is full"
+        if self.link.paused:
+            reason += ": events wait for dispatch, and until then nothing is read from totemd"
+        return reason
 
     def wait_room(self, seconds: float) -> bool:
         """Wait until the queue has room again."""
@@ -302,14 +412,17 @@ class GroupConnection:
         with self._lock:
             if self._closed or self._failure is not None:
                 return
-            kind = wire.Kind.PROCESS
-            attach = wire.Attach(wire.VERSION, wire.VERSION_MIN, kind)
-            self._controls.insert(0, wire.TABLE.encode(attach))
-            if self._was_attached and self._group:
-                self._request += 1
-                join = wire.Join(self._request, self._group)
-                self._controls.insert(1, wire.TABLE.encode(join))
-                self._membership = Membership.JOINING
+            first: list[Any] = [wire.Attach(wire.VERSION, wire.VERSION_MIN, self.KIND)]
+            if self._was_attached:
+                first += self._join_again()
+            self._controls[:0] = map(wire.TABLE.encode, first)
+
+    def _join_again(self) -> list[Any]:
+        if not self._group:
+            return []
+        self._request += 1
+        self._membership = Membership.JOINING
+        return [wire.Join(self._request, self._group)]
 
     def outgoing(self) -> list[Buffer]:
         """Hand over requests, then messages as far as totemd's window goes."""
@@ -335,24 +448,30 @@ class GroupConnection:
             return False
         return self._messages_bytes >= BUNDLE_SIZE or len(self._in_flight) < FLIGHT_BUNDLES_SMALL
 
-    def _next_multicast(self) -> wire.Multicast:
-        guarantee, payload = self._messages.popleft()
+    def _next_multicast(self) -> Any:
+        target, payload = self._messages.popleft()
         bundle = [payload]
         size = len(payload)
-        while self._messages and self._messages[0][0] is guarantee:
+        while self._messages and self._messages[0][0] == target:
             more = len(self._messages[0][1]) + BUNDLE_ITEM_OVERHEAD
             if size + more > BUNDLE_SIZE:
                 break
             bundle.append(self._messages.popleft()[1])
             size += more
         self._messages_bytes -= sum(map(len, bundle))
-        data = pack_bundle(bundle)
+        data = payload if type(target) is PartTarget else pack_bundle(bundle)
         self._request += 1
         self._in_flight.append((self._request, len(bundle), len(data)))
         self._in_flight_messages += len(bundle)
         self._in_flight_bytes += len(data)
-        self._undelivered.append((self._request, bundle))
-        return wire.Multicast(self._request, guarantee, data)
+        return self._multicast_message(self._request, target, bundle, data)
+
+    def _multicast_message(
+        self, request: int, target: Any, bundle: list[bytes], data: bytes
+    ) -> Any:
+        part = type(target) is PartTarget
+        self._undelivered.append((request, data if part else bundle))
+        return wire.Multicast(request, target.guarantee if part else target, data)
 
     def received(self, elements: list[Buffer]) -> None:
         """Take messages of totemd."""
@@ -370,9 +489,10 @@ class GroupConnection:
                 self._accepted(request)
             case wire.View():
                 self._view(message)
-            case wire.RingChanged(ring, nodes):
+            case wire.RingChanged(ring, nodes, current):
                 self.ring = RingChange(ring, nodes)
-                self._event([self.ring], 0)
+                if not current:
+                    self._event([self.ring], 0)
             case wire.Done(request) | wire.Members(request) | wire.Groups(request):
                 self._answer(request, Status.OK, message, "")
             case wire.Attached():
@@ -380,26 +500,56 @@ class GroupConnection:
             case wire.Refused(request, status, reason):
                 self._refused(request, status, reason)
             case _:
-                pass  # for seats
+                self._other(message)
+
+    def _other(self, message: Any) -> None:
+        """Take a message that is not for every kind of connection; those of seats are ignored."""
 
     def _deliver(self, node_id: int, pid: int, payload: Buffer) -> None:
         try:
             bundle = unpack_bundle(payload)
         except DecodeError:
-            return  # sent by something that is not this library
+            bundle = self._part_of(Address(node_id, pid), payload)
         self._pass(Address(node_id, pid), bundle)
 
     def _deliver_own(self, request: int) -> None:
         with self._lock:
-            bundle: list[bytes] = []
+            bundle: list[bytes] | bytes = []
             while self._undelivered and self._undelivered[0][0] <= request:
                 _number, bundle = self._undelivered.popleft()
-        self._pass(Address(self.node_id, os.getpid()), bundle)
+        if isinstance(bundle, bytes):
+            bundle = self._part_of(self._me, bundle)
+        self._pass(self._me, bundle)
 
     def _pass(self, sender: Address, bundle: list[bytes]) -> None:
         group = decode_name(self._group)
         size = sum(map(len, bundle))
         self._event([Delivery(group, sender, payload) for payload in bundle], size)
+
+    def _part_of(self, sender: Address, payload: Buffer) -> list[bytes]:
+        """Take what is not a bundle; return the large message that it completes."""
+        try:
+            part: parts.Part = parts.TABLE.decode(payload)
+            message = self._assembly.take(sender, part)
+        except DecodeError:
+            return []  # sent by something that is not this library
+        except TooMuchError:
+            self._refused(0, Status.ERR_LIBRARY, "too many large messages are unfinished")
+            return []
+        if message is None:
+            return []
+        if sender == self._me:
+            self._sent_large(part.number, Status.OK)
+        return [message]
+
+    def _sent_large(self, number: int | None, status: Status) -> None:
+        sending = self._sending
+        if sending is not None and number == sending.number:
+            sending.end(status)
+
+    @property
+    def _me(self) -> Address:
+        return Address(self.node_id, os.getpid())
 
     def _attach(self, message: wire.Attached) -> None:
         with self._lock:
@@ -440,9 +590,12 @@ class GroupConnection:
             done(status, message, reason)
 
     def _view(self, view: wire.View) -> None:
-        me = (self.node_id, os.getpid())
-        joined = any((c.member.node_id, c.member.pid) == me for c in view.joined)
-        left = any((c.member.node_id, c.member.pid) == me for c in view.left)
+        me = self._me
+        joined = any((c.member.node_id, c.member.pid) == (me.node_id, me.pid) for c in view.joined)
+        left = any((c.member.node_id, c.member.pid) == (me.node_id, me.pid) for c in view.left)
+        self._sent_large(self._assembly.changed(me), Status.ERR_INTERRUPT)
+        if left and self._sending is not None:
+            self._sending.end(Status.ERR_INTERRUPT)
         with self._changed:
             if joined and self._membership is Membership.JOINING:
                 self._membership = Membership.JOINED
@@ -459,6 +612,9 @@ class GroupConnection:
             Address(oldest.node_id, oldest.pid) if oldest else None,
         )
         self._event([change], 0)
+        if self._tell_ring and self.ring is not None:
+            self._tell_ring = False
+            self._event([self.ring], 0)
 
     def lost(self) -> None:
         """The totemd of this connection is gone; what was on the way may be lost."""
@@ -480,6 +636,9 @@ class GroupConnection:
         with self._lock:
             waiting = list(self._waiting.values())
             self._waiting.clear()
+        self._assembly.changed(self._me)
+        if self._sending is not None:
+            self._sending.end(status)
         for done in waiting:
             done(status, None, reason)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
-from openais.errors import BadHandleError, LibraryError, TryAgainError
+from openais.errors import BadHandleError, InvalidParamError, LibraryError, TryAgainError
 
 CALLBACKS_PER_DISPATCH_MAX: Final = 1024
 
@@ -22,12 +22,15 @@ Callback = Callable[[], None]
 
 
 class DispatchFlags(IntEnum):
-    """How `dispatch` runs what waits (SaDispatchFlagsT; the last one is CPG's)."""
+    """How `dispatch` runs what waits (SaDispatchFlagsT; the last one is of CPG and EVS)."""
 
-    ONE = 1  # at most one, at once
+    ONE = 1  # at most one, at once; with CPG and EVS: wait for one
     ALL = 2  # all that wait, at once
     BLOCKING = 3  # for ever, until closed
-    ONE_NONBLOCKING = 4  # as ONE; ERR_TRY_AGAIN when nothing waits
+    ONE_NONBLOCKING = 4  # at most one, at once; ERR_TRY_AGAIN when nothing waits
+
+
+CS_WAITS: Final = frozenset({DispatchFlags.ONE, DispatchFlags.BLOCKING})  # of CPG and EVS
 
 
 @dataclass(slots=True)
@@ -50,10 +53,16 @@ class CallbackQueue:
 
     Args:
         name: of the handle, in errors.
+        waits: the flags with which `dispatch` waits for a callback.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        waits: frozenset[DispatchFlags] = frozenset({DispatchFlags.BLOCKING}),
+    ) -> None:
         self._name: Final = name
+        self._waits: Final = waits
         self._waiting: Final[deque[_Batch]] = deque()
         self._condition: Final = threading.Condition()
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -167,9 +176,14 @@ class CallbackQueue:
             BadHandleError: closed before the call.
             LibraryError: the session is lost and nothing waits.
             TryAgainError: ONE_NONBLOCKING and nothing waits.
-            ValueError: unknown flags.
+            InvalidParamError: unknown flags.
         """
-        flags = DispatchFlags(flags)
+        try:
+            flags = DispatchFlags(flags)
+        except ValueError:
+            raise InvalidParamError(
+                self._name, f"no DispatchFlags have the value {flags}"
+            ) from None
         if self._closed:
             raise BadHandleError(self._name, "closed")
         bound = CALLBACKS_PER_DISPATCH_MAX
@@ -177,7 +191,7 @@ class CallbackQueue:
             bound = 1
         ran = 0
         while ran < bound or flags is DispatchFlags.BLOCKING:
-            batch = self._pop(wait=flags is DispatchFlags.BLOCKING)
+            batch = self._pop(wait=flags in self._waits)
             if batch is None:
                 break
             ran += self._run(batch, max(bound - ran, 1))

@@ -1,13 +1,16 @@
 """Connections to the services of the local node, served by one background thread.
 
 A link is a DEALER socket that is made anew whenever it is lost; what has to be said first on a new
-one, its handler knows. ZeroMQ sockets belong to the background thread alone; other threads wake it.
+one, its handler knows. The background thread receives. Sending is done by whoever has something to
+send, at once: a wake-up of another thread costs more than the call. So a lock guards each socket,
+and whoever has used one looks whether it has become readable: ZeroMQ tells that only once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,26 +24,26 @@ from openais.errors import BadHandleError
 from openais.node import bundles
 from openais.wire.codec import Buffer, DecodeError
 
-RECEIVE_BUDGET: Final = 256  # bundles per link and wake-up
+RECEIVE_BUDGET: Final = 256  # bundles per link and turn
 RECONNECT_MIN_MS: Final = 10
 RECONNECT_MAX_MS: Final = 200
 MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
 
 
 class LinkHandler(Protocol):
-    """What a link serves. All methods are called in the background thread and never block."""
+    """What a link serves. No method blocks, and none may be waiting for `Link.wake`."""
 
     def connected(self) -> None:
-        """Learn that a new socket begins; `outgoing` is asked next."""
+        """Learn that a new socket begins; `outgoing` is asked next. In the background thread."""
 
     def outgoing(self) -> Sequence[Buffer]:
-        """Return the elements of messages that are to be sent now, in order."""
+        """Return the elements of messages that are to be sent now, in order. In any thread."""
 
     def received(self, elements: list[Buffer]) -> None:
-        """Take the elements of one bundle."""
+        """Take the elements of one bundle. In the background thread."""
 
     def lost(self) -> None:
-        """Learn that the socket is gone, with all that was not answered."""
+        """Learn that the socket is gone, with all unanswered. In the background thread."""
 
 
 class Link:
@@ -54,6 +57,7 @@ class Link:
     def __init__(self, path: Path, handler: LinkHandler) -> None:
         self.path: Final = path
         self.handler: Final = handler
+        self.lock: Final = threading.Lock()  # held while the socket is used
         self.socket: zmq.Socket[bytes] | None = None
         self.monitor: zmq.Socket[bytes] | None = None
         self.paused = False
@@ -64,17 +68,41 @@ class Link:
         self._loop.post(lambda: self._loop.add(self))
 
     def wake(self) -> None:
-        """Ask the handler for outgoing messages soon."""
-        self._loop.wake(self)
+        """Let what is outgoing go: from this thread, or soon if another one is using the socket."""
+        if not self.lock.acquire(blocking=False):
+            self._loop.wake(self)
+            return
+        try:
+            readable = self.socket is not None and self.send()
+        finally:
+            self.lock.release()
+        if readable:
+            self._loop.wake(self)
+
+    def send(self) -> bool:
+        """Send what is outgoing, with the lock held; True: there is something to receive."""
+        socket = self.socket
+        assert socket is not None
+        elements = self.handler.outgoing()
+        if elements:
+            bundles.send(socket, elements)
+        return self.readable()
+
+    def readable(self) -> bool:
+        """Return whether there is something to receive, with the lock held."""
+        if self.socket is None:
+            return False
+        events = int(self.socket.getsockopt(zmq.EVENTS))  # quiets the descriptor, too
+        return bool(events & zmq.POLLIN) and not self.paused
 
     def pause(self) -> None:
         """Stop reading, called in the background thread: the application is behind."""
         self.paused = True
-        self._loop.watch(self)
 
     def resume(self) -> None:
         """Read again."""
-        self._loop.post(lambda: self._loop.resume(self))
+        self.paused = False
+        self._loop.wake(self)
 
     def close(self) -> None:
         """Send what is outgoing, then end the connection; returns when the socket is closed."""
@@ -101,13 +129,13 @@ class _Loop(threading.Thread):
         super().__init__(name="openais", daemon=True)
         self.pid: Final = os.getpid()
         self._context: Final = zmq.Context()
-        self._poller: Final = zmq.Poller()
+        self._epoll: Final = select.epoll()
         self._wake_fd: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._calls: Final[deque[Callable[[], None]]] = deque()
         self._woken: Final[dict[Link, None]] = {}
         self._lock: Final = threading.Lock()
-        self._links: Final[dict[zmq.Socket[bytes], Link]] = {}
-        self._poller.register(self._wake_fd, zmq.POLLIN)
+        self._links: Final[dict[int, Link]] = {}  # by descriptor of the socket or its monitor
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
 
     def post(self, call: Callable[[], None]) -> None:
         with self._lock:
@@ -123,17 +151,15 @@ class _Loop(threading.Thread):
 
     def run(self) -> None:
         while True:
-            ready = [socket for socket, _ in self._poller.poll()]
-            if self._wake_fd in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._wake_fd)
-                self._posted()
-            for socket in ready:
-                link = self._links.get(socket) if isinstance(socket, zmq.Socket) else None
-                if link is not None:
-                    self._serve(link)
+            for descriptor, _ in self._epoll.poll():
+                if descriptor == self._wake_fd:
+                    self._posted()
+                elif descriptor in self._links:
+                    self._serve(self._links[descriptor])
 
     def _posted(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_fd)
         with self._lock:
             calls = list(self._calls)
             woken = list(self._woken)
@@ -142,7 +168,7 @@ class _Loop(threading.Thread):
         for call in calls:
             call()
         for link in woken:
-            self._send(link)
+            self._serve(link)
 
     def add(self, link: Link) -> None:
         socket = self._context.socket(zmq.DEALER)
@@ -150,68 +176,59 @@ class _Loop(threading.Thread):
         socket.setsockopt(zmq.SNDHWM, 0)  # bounded by what the handler lets out
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MIN_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
-        link.monitor = socket.get_monitor_socket(MONITOR_EVENTS)
-        link.socket = socket
-        self._links[socket] = link
-        self._links[link.monitor] = link
-        self._poller.register(link.monitor, zmq.POLLIN)
-        self.watch(link)
+        monitor = socket.get_monitor_socket(MONITOR_EVENTS)
+        for one in (socket, monitor):
+            descriptor = int(one.getsockopt(zmq.FD))
+            self._links[descriptor] = link
+            self._epoll.register(descriptor, select.EPOLLIN)
         socket.connect(f"ipc://{link.path}")
-        link.handler.connected()
-        self._send(link)
-
-    def watch(self, link: Link) -> None:
-        if link.socket is not None:
-            self._poller.register(link.socket, 0 if link.paused else zmq.POLLIN)
-
-    def resume(self, link: Link) -> None:
-        link.paused = False
-        self.watch(link)
+        with link.lock:
+            link.socket, link.monitor = socket, monitor
+            link.handler.connected()
+        self._serve(link)
 
     def remove(self, link: Link, done: threading.Event) -> None:
-        self._send(link)
+        with link.lock:
+            if link.socket is not None:
+                link.send()
         self._drop(link, linger_ms=200)
         done.set()
 
     def _drop(self, link: Link, linger_ms: int = 0) -> None:
-        if link.socket is None or link.monitor is None:
-            return
-        if not link.paused:
-            self._poller.unregister(link.socket)
-        self._poller.unregister(link.monitor)
-        del self._links[link.socket], self._links[link.monitor]
-        link.socket.disable_monitor()
-        link.monitor.close(0)
-        link.socket.close(linger_ms)
-        link.socket = link.monitor = None
-
-    def _serve(self, link: Link) -> None:
-        socket, monitor = link.socket, link.monitor
+        with link.lock:
+            socket, monitor = link.socket, link.monitor
+            link.socket = link.monitor = None
         if socket is None or monitor is None:
             return
+        for one in (socket, monitor):
+            descriptor = int(one.getsockopt(zmq.FD))
+            self._epoll.unregister(descriptor)
+            del self._links[descriptor]
+        socket.disable_monitor()
+        monitor.close(0)
+        socket.close(linger_ms)
+
+    def _serve(self, link: Link) -> None:
+        """Receive and send until there is nothing of both, or the budget is used up."""
+        socket, monitor = link.socket, link.monitor
         for _ in range(RECEIVE_BUDGET):
-            if link.paused or link.socket is not socket:
-                break
-            try:
-                elements = bundles.receive(socket)
-            except zmq.Again:
-                break
-            except DecodeError:
-                continue  # not a bundle: not from a service of ours
+            with link.lock:
+                if socket is None or link.socket is not socket:
+                    return
+                if not link.readable() and not link.send():
+                    break
+                try:
+                    elements = bundles.receive(socket)
+                except DecodeError:
+                    continue  # not a bundle: not from a service of ours
             link.handler.received(elements)
-            self._send(link)
-        while link.monitor is monitor and monitor.poll(0):
+        else:
+            self.wake(link)
+        while link.monitor is monitor and monitor is not None and monitor.poll(0):
             parse_monitor_message(monitor.recv_multipart())
             self._drop(link)
             link.handler.lost()
             self.add(link)
-
-    def _send(self, link: Link) -> None:
-        if link.socket is None:
-            return
-        elements = link.handler.outgoing()
-        if elements:
-            bundles.send(link.socket, elements)
 
 
 _guard = threading.Lock()

@@ -334,7 +334,9 @@ def test_one_bad_datagram_of_a_train_spoils_its_own_block_at_most(bad: int, *, k
         forged = datagrams[:]
         forged[bad] = changed(datagrams[bad], at, datagrams[bad][at] ^ 1)
         fresh = opener_of(newest=opener.sessions())
-        assert len(opened_train(fresh, forged)) == 2
+        found = opened_train(fresh, forged)
+        header_within = bad % 3 == 1 and at < seal.SLICE_HEADER_SIZE  # says nothing new
+        assert found == [text(3)] * (3 if header_within else 2)
 
 
 def test_a_foreign_datagram_between_those_of_a_block_costs_nothing() -> None:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
 
 from openais import errors
-from openais.cpg import QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, TIMEOUT_S
+from openais.aio.groupclient import ROOM_POLL_S, GroupClient
+from openais.cpg import LEAVE_ON_ITS_WAY, LEAVE_POLL_S, Flags, known_flags
+from openais.groupclient import TIMEOUT_S
 from openais.groups import (
+    MESSAGE_SIZE_MAX,
     Address,
     Event,
     GroupConnection,
+    Membership,
     decode_name,
     encode_name,
-    result,
 )
+from openais.iterations import Iteration, IterationType, descriptions, question
 from openais.wire import port as wire
 from openais.wire.port import Guarantee
-from openais.wire.status import Status
-
-ROOM_POLL_S: Final = 0.005  # between attempts while the queue of messages to send is full
 
 
-class Cpg:
+class Cpg(GroupClient[Event]):
     """One connection to the process groups of the local node.
 
     Use with ``async with``; iterate over it for events. Arguments as `openais.cpg.Cpg`.
@@ -33,103 +32,72 @@ class Cpg:
     def __init__(
         self,
         *,
+        flags: Flags | int = 0,
         run_dir: Path | str | None = None,
         rejoin: bool = False,
         timeout: float = TIMEOUT_S,
     ) -> None:
-        self._timeout: Final = timeout
-        self._loop: Final = asyncio.get_running_loop()
-        self._events: Final[asyncio.Queue[tuple[Sequence[Event], int] | None]] = asyncio.Queue()
-        self._waiting_bytes = 0
-        self._connection: Final = GroupConnection(run_dir, self._push, self._end, rejoin=rejoin)
-
-    async def __aenter__(self) -> Cpg:
-        """Attach."""
-        opened = asyncio.Event()
-        self._connection.begin(lambda: self._call(opened.set))
-        try:
-            await asyncio.wait_for(opened.wait(), self._timeout)
-        except TimeoutError:
-            self._connection.close()
-            raise self._connection.unreachable() from None
-        self._connection.check("cpg.open")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Leave and close."""
-        self.close()
-
-    def _call(self, function: Callable[..., object], *arguments: object) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)
-
-    def _push(self, events: Sequence[Event], size: int) -> None:
-        self._waiting_bytes += size
-        self._call(self._events.put_nowait, (events, size))
-        if self._waiting_bytes > QUEUE_BYTES_MAX or self._events.qsize() > QUEUE_EVENTS_MAX:
-            self._connection.link.pause()
-
-    def _end(self) -> None:
-        self._call(self._events.put_nowait, None)
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        """Iterate over the events, for ever; ERR_LIBRARY when totemd is gone."""
-        return self._iterate()
-
-    async def _iterate(self) -> AsyncIterator[Event]:
-        while True:
-            item = await self._events.get()
-            if item is None:
-                self._connection.check("cpg")
-                return
-            self._waiting_bytes -= item[1]
-            if self._connection.link.paused and self._events.empty():
-                self._connection.link.resume()
-            for event in item[0]:
-                yield event
-
-    async def _request(self, call: str, make: Callable[[int], Any]) -> Any:
-        future: asyncio.Future[tuple[Status, Any, str]] = self._loop.create_future()
-
-        def done(*answer: Any) -> None:
-            self._call(_set, future, answer)
-
-        number = self._connection.ask(call, make, done)
-        try:
-            return result(call, *await asyncio.wait_for(future, self._timeout))
-        except TimeoutError:
-            self._connection.forget(number)
-            raise errors.AisTimeoutError(call, "totemd did not answer", definite=False) from None
+        super().__init__(timeout)
+        tell_ring = known_flags(flags) & Flags.DELIVER_INITIAL_TOTEM_CONF
+        self._connection = GroupConnection(
+            run_dir, self._push, self._end, rejoin=rejoin, tell_ring=bool(tell_ring)
+        )
 
     async def join(self, group: str | bytes) -> None:
         """Join a group; see `openais.cpg.Cpg.join`."""
         name = encode_name(group)
-        self._connection.joining(name)
-        try:
-            await self._request("cpg.join", lambda request: wire.Join(request, name))
-        except errors.AisError:
-            self._connection.not_joining()
-            raise
+        deadline = self._loop.time() + self._timeout
+        while True:
+            begun = self._connection.joining(name)
+            try:
+                await self._request("cpg.join", lambda request: wire.Join(request, name))
+            except errors.AisError as error:
+                if begun:
+                    self._connection.not_joining()
+                if self._loop.time() >= deadline or not isinstance(error, LEAVE_ON_ITS_WAY):
+                    raise
+                await asyncio.sleep(LEAVE_POLL_S)
+            else:
+                return
 
     async def leave(self) -> None:
         """Leave the group, after the messages that wait here have gone."""
+        connection = self._connection
         deadline = self._loop.time() + self._timeout
-        while not self._connection.drained:
-            if self._loop.time() >= deadline:
-                raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
+        while connection.membership is Membership.JOINING and self._loop.time() < deadline:
             await asyncio.sleep(ROOM_POLL_S)
-        await self._request("cpg.leave", lambda request: wire.Leave(request, b"-"))
-
-    async def mcast(self, payload: bytes, guarantee: Guarantee = Guarantee.AGREED) -> None:
-        """Multicast a message; waits while the queue is full, up to the timeout."""
-        deadline = self._loop.time() + self._timeout
-        while True:
-            try:
-                return self._connection.multicast(guarantee, payload)
-            except errors.TryAgainError:
+        begun = connection.leaving()
+        try:
+            while not connection.drained:
                 if self._loop.time() >= deadline:
-                    raise
+                    raise errors.AisTimeoutError("cpg.leave", "messages wait for the ring")
                 await asyncio.sleep(ROOM_POLL_S)
+            await self._request("cpg.leave", lambda request: wire.Leave(request, b"-"))
+        except errors.AisError:
+            if begun:
+                connection.not_leaving()
+            raise
+
+    async def mcast(
+        self,
+        payload: bytes | bytearray | memoryview,
+        guarantee: Guarantee = Guarantee.AGREED,
+    ) -> None:
+        """Multicast a message; waits while the queue is full, up to the timeout.
+
+        A message over MESSAGE_SIZE_MAX is sent in parts, as by `openais.cpg.Cpg.mcast`.
+        """
+        data = payload if type(payload) is bytes else bytes(payload)
+        if len(data) > MESSAGE_SIZE_MAX:
+            send = self._connection.multicast_large
+            await asyncio.to_thread(send, guarantee, data, self._timeout)
+        else:
+            await self._patiently(lambda: self._connection.multicast(guarantee, data))
+
+    async def iterate(self, kind: IterationType, group: str | bytes | None = None) -> Iteration:
+        """Return an iteration over groups and members; see `openais.cpg.Cpg.iterate`."""
+        answer = await self._request("cpg.iterate", question(kind, group))
+        return Iteration(self._connection, descriptions(kind, answer))
 
     async def members(self, group: str | bytes) -> tuple[Address, ...]:
         """Return the members of any group."""
@@ -146,17 +114,3 @@ class Cpg:
             decode_name(g.group): tuple(Address(m.node_id, m.pid) for m in g.members)
             for g in answer.groups
         }
-
-    @property
-    def local_node(self) -> int:
-        """Node id of the local node."""
-        return self._connection.node_id
-
-    def close(self) -> None:
-        """Leave and close; may be repeated."""
-        self._connection.close()
-
-
-def _set(future: asyncio.Future[Any], value: Any) -> None:
-    if not future.done():
-        future.set_result(value)

@@ -7,11 +7,12 @@ which file is read is decided by the command line, then the environment.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from openais.node import paths
-from openais.node.assembly import AUTHKEY_VARIABLE, Assembler
+from openais.node.assembly import AMF_VARIABLE, AUTHKEY_VARIABLE, Assembler, Given
 from openais.node.binding import BoundSection, bind
 from openais.node.exits import Exit, ExitError
 from openais.node.machine import Machine, this_machine
@@ -23,12 +24,15 @@ from openais.node.model import (
     LoggingConfig,
     NodeConfig,
     NodeEntry,
+    QuorumConfig,
+    ServiceMemoryConfig,
     ServicesConfig,
     Subsystem,
     SystemConfig,
     TotemConfig,
 )
-from openais.node.syntax import FILE_SIZE_MAX, Problems, Section, TooManyProblemsError, parse
+from openais.node.syntax import parse
+from openais.node.tree import FILE_SIZE_MAX, Problems, Section, TooManyProblemsError
 
 __all__ = [
     "ClmConfig",
@@ -36,20 +40,24 @@ __all__ = [
     "Identity",
     "Interface",
     "IpcConfig",
+    "Loaded",
     "LoggingConfig",
     "NodeConfig",
     "NodeEntry",
+    "QuorumConfig",
+    "ServiceMemoryConfig",
     "ServicesConfig",
     "Subsystem",
     "SystemConfig",
     "TotemConfig",
     "load",
+    "load_with_origins",
 ]
 
 CONFIG_VARIABLE: Final = "OPENAIS_MAIN_CONFIG_FILE"
 DROP_IN_FOLDER: Final = "uidgid.d"  # beside the configuration file
 DROP_IN_FILES_MAX: Final = 256
-_VARIABLES: Final = (CONFIG_VARIABLE, AUTHKEY_VARIABLE)
+_PATH_VARIABLES: Final = (CONFIG_VARIABLE, AMF_VARIABLE, AUTHKEY_VARIABLE)
 
 
 class ConfigError(ExitError):
@@ -62,11 +70,22 @@ class ConfigError(ExitError):
         self.exit_status = exit_status
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and where each of its values comes from."""
+
+    config: NodeConfig
+    root: BoundSection
+
+
 def load(
     path: Path | None,
     environ: Mapping[str, str],
     *,
     lenient: bool = False,
+    testing: bool = False,
+    key_file: Path | None = None,
+    amf_file: Path | None = None,
     machine: Machine | None = None,
 ) -> NodeConfig:
     """Read, check and complete the configuration of this node.
@@ -75,7 +94,36 @@ def load(
         path: the file; None: as the environment says, else /etc/ais/openais.conf.
         environ: the process environment.
         lenient: unknown directives are warnings.
+        testing: nothing will be started, so what is dangerous to start may be read.
+        key_file: of the command line.
+        amf_file: of the command line.
         machine: facts of the machine; None: read them.
+
+    Raises:
+        ConfigError: everything that is wrong, at once.
+    """
+    return load_with_origins(
+        path,
+        environ,
+        lenient=lenient,
+        testing=testing,
+        key_file=key_file,
+        amf_file=amf_file,
+        machine=machine,
+    ).config
+
+
+def load_with_origins(
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    lenient: bool = False,
+    testing: bool = False,
+    key_file: Path | None = None,
+    amf_file: Path | None = None,
+    machine: Machine | None = None,
+) -> Loaded:
+    """Do what `load` does; return also every effective value with its origin.
 
     Raises:
         ConfigError: everything that is wrong, at once.
@@ -83,18 +131,22 @@ def load(
     machine = this_machine() if machine is None else machine
     environ, warnings = _trusted(environ, machine)
     path = path or Path(environ.get(CONFIG_VARIABLE) or paths.MAIN_CONFIG_FILE)
-    problems = Problems(str(path))
+    given = Given(path, environ, key_file, amf_file, testing)
+    problems = Problems()
     problems.warnings.extend(warnings)
+    tree = Section("", f"{path}:1")
     try:
-        root = bind(parse(_read(path), problems), problems, lenient=lenient)
+        parse(_read(path), str(path), problems, tree)
+        tree.stamp(1)
+        root = bind(tree, problems, lenient=lenient)
         more = _drop_ins(path.parent / DROP_IN_FOLDER, problems)
-        config = Assembler(root, machine, environ, problems).assemble(path, more)
+        config = Assembler(root, machine, given, problems).assemble(more)
     except TooManyProblemsError:
         problems.errors.append("further errors are not shown")
         raise ConfigError(tuple(problems.errors), _status(problems)) from None
     if problems.errors:
         raise ConfigError(tuple(problems.errors), _status(problems))
-    return config
+    return Loaded(config, root)
 
 
 def _status(problems: Problems) -> Exit:
@@ -106,14 +158,14 @@ def _status(problems: Problems) -> Exit:
 def _trusted(environ: Mapping[str, str], machine: Machine) -> tuple[dict[str, str], list[str]]:
     """Return what may be used of the environment, and warnings."""
     if machine.elevated:
-        ignored = [name for name in _VARIABLES if environ.get(name)]
+        ignored = [name for name in _PATH_VARIABLES if environ.get(name)]
         return {}, [
             f"environment variable {name} ignored: the process runs with elevated privileges"
             for name in ignored
         ]
     errors = tuple(
         f'environment variable {name}: expected an absolute path, got "{environ[name]}"'
-        for name in _VARIABLES
+        for name in _PATH_VARIABLES
         if environ.get(name) and not environ[name].startswith("/")
     )
     if errors:
@@ -146,20 +198,16 @@ def _drop_ins(folder: Path, problems: Problems) -> tuple[BoundSection, ...]:
     for file in files[:DROP_IN_FILES_MAX]:
         found.extend(_drop_in(file, problems))
     if len(files) > DROP_IN_FILES_MAX:
-        problems.error(0, f"{folder} holds over {DROP_IN_FILES_MAX} files")
+        problems.error(str(folder), f"holds over {DROP_IN_FILES_MAX} files")
     return tuple(found)
 
 
 def _drop_in(file: Path, problems: Problems) -> list[BoundSection]:
-    own = Problems(str(file))
-    try:
-        tree: Section = parse(_read(file), own)
-        root = bind(tree, own, lenient=False)
-        names = [section.name for section in tree.sections]
-        if not own.errors and (tree.directives or names != ["uidgid"]):
-            own.error(1, "expected exactly one section uidgid")
-    finally:
-        problems.errors.extend(own.errors)
-        problems.statuses |= own.statuses
-        problems.warnings.extend(own.warnings)
+    tree = Section("", f"{file}:1")
+    before = len(problems.errors)
+    parse(_read(file), str(file), problems, tree)
+    root = bind(tree, problems, lenient=False)
+    names = [section.name for section in tree.sections]
+    if len(problems.errors) == before and (tree.directives or names != ["uidgid"]):
+        problems.error(f"{file}:1", "expected exactly one section uidgid")
     return root.all("uidgid")

@@ -6,81 +6,31 @@ it, and the suggestion for a misspelling is taken from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
+from openais.node.ring_directives import INTERFACE, MEMBER, NODE, NODELIST, TOTEM
+from openais.node.rules import (
+    DAY_MS,
+    NODE_ID_MAX,
+    Directive,
+    SectionRule,
+    Treatment,
+    foreign,
+    later,
+)
 from openais.node.values import (
     ABSOLUTE_PATH,
-    ADDRESS,
-    ADDRESS_OR_HOST,
     BOOLEAN,
     PRIORITY,
-    Kind,
     choice,
     integer,
     milliseconds,
+    node_ids,
     octal,
     size,
     text_of,
 )
 
-U32_MAX: Final = 0xFFFF_FFFF
-NODE_ID_MAX: Final = U32_MAX - 1  # the largest value stands for "the local node" in the CLM API
-DAY_MS: Final = 86_400_000
-TIMEOUT_MIN_MS: Final = 30
-HOLD_MIN_MS: Final = 14
-RINGS_MAX: Final = 2
-
-
-class Treatment(Enum):
-    """What happens to a directive or section that is written in the file."""
-
-    SERVED = "served"
-    LATER = "is not supported yet and ignored"  # ours, in a later release
-    FOREIGN = "is not supported and ignored"  # means something to a predecessor only
-    REFUSED = "refused"  # ignoring it would be dangerous
-
-
-@dataclass(frozen=True, slots=True)
-class Directive:
-    """One key of a section.
-
-    ``default`` is written as in the file and goes through ``kind``; "" means that there is none
-    and ``otherwise`` says what happens then. ``meaning`` holds the reason where it is refused.
-    """
-
-    key: str
-    kind: Kind | None
-    default: str = ""
-    meaning: str = ""
-    otherwise: str = ""
-    aliases: tuple[str, ...] = ()
-    mandatory: bool = False
-    treatment: Treatment = Treatment.SERVED
-
-
-@dataclass(frozen=True, slots=True)
-class SectionRule:
-    """One section; ``path`` is its name with those around it, joined by dots."""
-
-    path: str
-    meaning: str
-    directives: tuple[Directive, ...] = ()
-    aliases: tuple[str, ...] = ()
-    multiple: bool = False
-    treatment: Treatment = Treatment.SERVED
-
-
-def _later(*keys: str) -> tuple[Directive, ...]:
-    return tuple(Directive(key, None, treatment=Treatment.LATER) for key in keys)
-
-
-def _foreign(*keys: str) -> tuple[Directive, ...]:
-    return tuple(Directive(key, None, treatment=Treatment.FOREIGN) for key in keys)
-
-
-_timeout = milliseconds(TIMEOUT_MIN_MS, DAY_MS)
 _SYSLOG_PRIORITIES: Final = (
     "emerg",
     "alert",
@@ -93,276 +43,6 @@ _SYSLOG_PRIORITIES: Final = (
 )
 _FACILITIES: Final = ("daemon", *(f"local{number}" for number in range(8)))
 SUBSYSTEMS: Final = ("TOTEM", "CLM", "CKPT", "CPG", "IPC")
-
-_TOTEM: Final = SectionRule(
-    "totem",
-    "The ring: who belongs to the cluster, how it is protected, its timeouts.",
-    aliases=("network",),
-    directives=(
-        Directive("version", integer(0, U32_MAX), mandatory=True, meaning="must be 2"),
-        Directive(
-            "cluster_name",
-            text_of(1, 15),
-            meaning="separates clusters: part of the key derivation and, when `mcastaddr` is "
-            "absent, of the multicast address",
-            otherwise="no name",
-        ),
-        Directive(
-            "transport",
-            choice("udp", "udpu"),
-            "udp",
-            "`udp` multicast, `udpu` unicast to each node of the nodelist",
-        ),
-        Directive(
-            "nodeid",
-            integer(1, NODE_ID_MAX),
-            meaning="this node's id, unique in the cluster; with a nodelist it names the entry of "
-            "this machine. Mandatory with IPv6 unless the nodelist has it",
-            otherwise="the nodelist's, else the IPv4 address of ring 0 as a number",
-        ),
-        Directive(
-            "clear_node_high_bit",
-            BOOLEAN,
-            "no",
-            "clear bit 31 of a node id that comes from an address",
-        ),
-        Directive(
-            "secauth",
-            BOOLEAN,
-            "on",
-            "encrypt and authenticate every datagram; `off` protects nothing",
-        ),
-        Directive(
-            "crypto_cipher",
-            choice(
-                "aes256gcm",
-                "chacha20poly1305",
-                "none",
-                synonyms=(
-                    ("aes256", "aes256gcm"),
-                    ("aes192", "aes256gcm"),
-                    ("aes128", "aes256gcm"),
-                ),
-            ),
-            "aes256gcm",
-            "`none` only with `secauth: off`; `aes128`, `aes192` and `aes256` mean `aes256gcm`",
-        ),
-        Directive(
-            "keyfile",
-            ABSOLUTE_PATH,
-            meaning="the key all nodes share",
-            otherwise="`OPENAIS_TOTEM_AUTHKEY_FILE`, else `/etc/ais/authkey`",
-        ),
-        Directive(
-            "key",
-            None,
-            treatment=Treatment.REFUSED,
-            meaning="a key in the configuration file is readable by too many; use totem.keyfile",
-        ),
-        Directive(
-            "rrp_mode",
-            choice("none", "active", "passive", synonyms=(("rr", "active"),)),
-            aliases=("link_mode",),
-            meaning="how two rings are used; a second ring is not used yet",
-            otherwise="`none` with one interface, `passive` with two",
-        ),
-        Directive(
-            "netmtu",
-            integer(576, 65507),
-            "1500",
-            "bytes of the largest datagram with IP and UDP headers; too high: fragments, "
-            "too low: overhead",
-        ),
-        Directive(
-            "token",
-            milliseconds(TIMEOUT_MIN_MS, 600_000),
-            "1000",
-            "without a token for that long the ring is formed anew; too low: false alarms under "
-            "load, too high: slow fail-over",
-        ),
-        Directive(
-            "token_coefficient",
-            milliseconds(0, 60_000),
-            "25",
-            "added to `token` for each nodelist entry above two",
-        ),
-        Directive(
-            "token_retransmits_before_loss_const",
-            integer(1, 100),
-            "4",
-            "tokens sent again before the ring is given up",
-            aliases=("retransmits_before_loss",),
-        ),
-        Directive(
-            "token_retransmit",
-            _timeout,
-            meaning="a token that was not seen to move on is sent again",
-            otherwise="token / (token_retransmits_before_loss_const + 0.2)",
-        ),
-        Directive(
-            "hold",
-            milliseconds(HOLD_MIN_MS, DAY_MS),
-            meaning="an idle ring's representative keeps the token that long; at most "
-            "`token_retransmit`",
-            otherwise="0.8 * token_retransmit - 10",
-        ),
-        Directive(
-            "join",
-            _timeout,
-            "50",
-            "between two join messages while a ring forms; at most `consensus`",
-        ),
-        Directive("send_join", milliseconds(0, DAY_MS), "0", "random delay before a join message"),
-        Directive(
-            "consensus",
-            _timeout,
-            meaning="a membership not agreed upon within this time goes on without the silent; at "
-            "least `join`, better 1.2 * `token`",
-            otherwise="1.2 * token",
-        ),
-        Directive("merge", _timeout, "200", "between two looks for other rings of this cluster"),
-        Directive("downcheck", _timeout, "1000", "between two checks of the interface"),
-        Directive(
-            "fail_recv_const",
-            integer(1, U32_MAX),
-            aliases=("fail_to_recv_const",),
-            meaning="token visits without anything received that was due before this node says "
-            "that it cannot receive",
-            otherwise="2500",
-        ),
-        Directive(
-            "seqno_unchanged_const",
-            integer(2, U32_MAX),
-            meaning="rotations without a message before the token is held",
-            otherwise="3",
-        ),
-        Directive(
-            "window_size",
-            integer(1, 512),
-            meaning="messages per token rotation of all nodes together",
-            otherwise="16 per node, at least 50",
-        ),
-        Directive(
-            "max_messages",
-            integer(1, 512),
-            meaning="messages per token visit of one node; at most `window_size`",
-            otherwise="17",
-        ),
-        Directive(
-            "miss_count_const",
-            integer(1, U32_MAX),
-            meaning="token visits before a missing message is asked for",
-            otherwise="1",
-        ),
-        Directive(
-            "crypto_type",
-            choice("nss", "aes256", "aes192", "aes128", "3des"),
-            treatment=Treatment.FOREIGN,
-            meaning="predecessors' cipher; `sober` is an error",
-        ),
-        *_later(
-            "config_version",
-            "key_accept",
-            "replay_protection",
-            "token_warning",
-            "heartbeat_failures_allowed",
-            "max_network_delay",
-            "cancel_token_hold_on_retransmit",
-            "wait_for_interface",
-            "ip_version",
-            "ip_dscp",
-            "block_unlisted_ips",
-            "loopback_fast",
-            "rrp_problem_count_timeout",
-            "rrp_problem_count_threshold",
-            "rrp_problem_count_mcast_threshold",
-            "rrp_token_expired_timeout",
-            "rrp_autorecovery_check_timeout",
-            "token_retransmit_min",
-            "token_retransmit_first",
-            "silent_fail",
-            "startup_wait",
-            "join_coalesce",
-            "fail_recv_time",
-            "hold_cancel_retry",
-            "request_limit",
-            "accelerated_window",
-            "accel_min",
-            "accel_priority",
-            "max_gap",
-            "max_unstable_bytes",
-            "max_nodes",
-            "flap_max",
-            "sync_timeout",
-            "singleton_interval",
-        ),
-        *_foreign("crypto_hash", "crypto_model", "crypto_accept", "threads", "vsftype"),
-    ),
-)
-
-_INTERFACE: Final = SectionRule(
-    "totem.interface",
-    "One network the ring runs on.",
-    multiple=True,
-    directives=(
-        Directive(
-            "ringnumber",
-            integer(0, RINGS_MAX - 1),
-            aliases=("linknumber",),
-            meaning="number of the ring, from 0 without a gap; mandatory with two interfaces",
-            otherwise="0",
-        ),
-        Directive(
-            "bindnetaddr",
-            ADDRESS,
-            meaning="an address of this machine, or the network of one. Mandatory without nodelist",
-            otherwise="this machine's `ring0_addr` of the nodelist",
-        ),
-        Directive(
-            "mcastaddr",
-            ADDRESS,
-            meaning="multicast group of the ring, not 224.0.0.x",
-            otherwise="239.192.x.y, from `cluster_name`; mandatory for `udp` without one",
-        ),
-        Directive(
-            "mcastport",
-            integer(1024, 65535),
-            "5405",
-            "UDP port; the port below it is used too",
-        ),
-        Directive("ttl", integer(0, 255), "1", "hops of a multicast; `udp` only"),
-        *_later("broadcast"),
-        *_foreign(
-            "bindport",
-            "knet_transport",
-            "knet_link_priority",
-            "knet_ping_interval",
-            "knet_ping_timeout",
-            "knet_ping_precision",
-            "knet_pong_count",
-        ),
-    ),
-)
-
-_NODE: Final = SectionRule(
-    "nodelist.node",
-    "One node of the cluster.",
-    multiple=True,
-    directives=(
-        Directive("ring0_addr", ADDRESS_OR_HOST, mandatory=True, meaning="address on ring 0"),
-        Directive("ring1_addr", ADDRESS_OR_HOST, meaning="address on ring 1; all nodes or none"),
-        Directive(
-            "nodeid", integer(1, NODE_ID_MAX), mandatory=True, meaning="unique in the cluster"
-        ),
-        Directive(
-            "name",
-            text_of(1, 64),
-            meaning="node name, unique in the cluster",
-            otherwise="`clm.node_name`, else for this machine its host name",
-        ),
-        *_later("quorum_votes"),
-    ),
-)
 
 _DEBUG: Final = choice("on", "off", "trace")
 
@@ -397,7 +77,7 @@ _LOGGING: Final = SectionRule(
         Directive(
             "format", choice("text", "json"), "text", "`event key=value` or one object a line"
         ),
-        *_later("fileline", "function_name", "blackbox"),
+        *later("fileline", "function_name", "blackbox"),
     ),
 )
 
@@ -415,7 +95,7 @@ _LOGGER: Final = SectionRule(
             meaning=f"one of {', '.join(SUBSYSTEMS)}; another one is a warning",
         ),
         Directive("debug", _DEBUG, meaning="as in `logging`", otherwise="as in `logging`"),
-        *_later(
+        *later(
             "syslog_level",
             "syslog_priority",
             "tags",
@@ -454,7 +134,7 @@ _SYSTEM: Final = SectionRule(
             "priority of totemd, a nice value where real-time scheduling is not had",
         ),
         Directive("mlock", BOOLEAN, "yes", "totemd tries to stay in memory"),
-        *_foreign("move_to_root_cgroup"),
+        *foreign("move_to_root_cgroup"),
     ),
 )
 
@@ -481,6 +161,92 @@ _UIDGID: Final = SectionRule(
         Directive("uid", text_of(1, 64), meaning="user, by name or number"),
         Directive("gid", text_of(1, 64), meaning="group, by name or number"),
         Directive("admin", BOOLEAN, "no", "may also administer the node"),
+    ),
+)
+
+_SERVICE_MEMORY: Final = SectionRule(
+    "service_memory",
+    "What totemd keeps so that a service that was killed goes on where it was.",
+    directives=(
+        Directive(
+            "service_grace",
+            milliseconds(0, DAY_MS),
+            "5000",
+            "how long a service may be away before the node takes its state from the others; too "
+            "low: a slow restart loses it, too high: the others learn late",
+        ),
+        Directive(
+            "log_bytes_max",
+            size(1 << 20, 16 << 30),
+            "64M",
+            "bytes delivered to a service since its last snapshot; past it a new snapshot is "
+            "asked for, past twice it the log is dropped",
+        ),
+    ),
+)
+
+_QUORUM: Final = SectionRule(
+    "quorum",
+    "Whether a part of the cluster may act. Read and checked; a later release acts on it.",
+    directives=(
+        Directive(
+            "provider",
+            choice("votequorum", "none", synonyms=(("corosync_votequorum", "votequorum"),)),
+            "none",
+            "`none`: every part of the cluster is quorate",
+        ),
+        Directive(
+            "expected_votes",
+            integer(1, 255 * 512),
+            meaning="votes of the whole cluster; quorum is over half of them. Mandatory without "
+            "nodelist",
+            otherwise="sum of the nodelist's `quorum_votes`",
+        ),
+        Directive("votes", integer(0, 255), "1", "this node's votes, without nodelist"),
+        Directive(
+            "two_node",
+            BOOLEAN,
+            "no",
+            "one of two nodes is enough; needs exactly 2 expected votes",
+        ),
+        Directive(
+            "wait_for_all",
+            BOOLEAN,
+            meaning="not quorate after a start until all nodes were seen once",
+            otherwise="as `two_node`",
+        ),
+        Directive(
+            "last_man_standing",
+            BOOLEAN,
+            "no",
+            "lower the expected votes, while quorate, after `last_man_standing_window`",
+        ),
+        Directive("last_man_standing_window", milliseconds(1, DAY_MS), "10000", "see there"),
+        Directive(
+            "auto_tie_breaker",
+            BOOLEAN,
+            "no",
+            "of two equal halves the one with the tie breaker goes on; not with `two_node`",
+        ),
+        Directive(
+            "auto_tie_breaker_node",
+            node_ids(NODE_ID_MAX),
+            "lowest",
+            "the tie breaker, or several in order",
+        ),
+        Directive("allow_downscale", BOOLEAN, "no", "an orderly leave lowers the expected votes"),
+        Directive(
+            "expected_votes_tracking",
+            BOOLEAN,
+            "no",
+            "the expected votes are never below the highest seen",
+        ),
+        Directive(
+            "no_quorum_policy",
+            choice("stop", "freeze", "ignore"),
+            "stop",
+            "what services do without quorum",
+        ),
     ),
 )
 
@@ -534,7 +300,7 @@ _CLM: Final = SectionRule(
             "`auto`: plain names for clients of level B.01, "
             "`safNode=NAME,safCluster=CLUSTER` for others; or one form for all",
         ),
-        *_later(
+        *later(
             "nodes",
             "execution_environment",
             "lock_callback_timeout",
@@ -547,7 +313,7 @@ _CLM: Final = SectionRule(
     ),
 )
 
-_TOP: Final = SectionRule("", "Outside of all sections.", directives=_foreign("compatibility"))
+_TOP: Final = SectionRule("", "Outside of all sections.", directives=foreign("compatibility"))
 
 
 def _section_later(path: str) -> SectionRule:
@@ -560,19 +326,26 @@ def _section_foreign(path: str) -> SectionRule:
 
 SECTIONS: Final[tuple[SectionRule, ...]] = (
     _TOP,
-    _TOTEM,
-    _INTERFACE,
-    _section_later("totem.interface.member"),
-    SectionRule("nodelist", "The nodes of the cluster."),
-    _NODE,
+    TOTEM,
+    INTERFACE,
+    MEMBER,
+    NODELIST,
+    NODE,
     _LOGGING,
     _LOGGER,
     _SYSTEM,
     _IPC,
     _UIDGID,
+    _SERVICE_MEMORY,
+    _QUORUM,
+    SectionRule(
+        "quorum.device",
+        "a quorum device is not supported",
+        multiple=True,
+        treatment=Treatment.REFUSED,
+    ),
     _SERVICE,
     _CLM,
-    _section_later("quorum"),
     _section_later("amf"),
     _section_later("event"),
     _section_later("aisexec"),

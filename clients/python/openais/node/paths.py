@@ -12,6 +12,7 @@ from openais.node.exits import Exit, ExitError
 RUN_DIR: Final = Path("/run/ais")
 STATE_DIR: Final = Path("/var/lib/ais")
 MAIN_CONFIG_FILE: Final = Path("/etc/ais/openais.conf")
+AMF_CONFIG_FILE: Final = Path("/etc/ais/amf.conf")
 KEY_FILE: Final = Path("/etc/ais/authkey")
 
 RUN_DIR_VARIABLE: Final = "OPENAIS_RUN_DIR"

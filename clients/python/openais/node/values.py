@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final, TypeAlias
 
-Value: TypeAlias = int | bool | str | Path
+Value: TypeAlias = int | bool | str | Path | tuple[Path, ...] | tuple[int, ...]
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}\Z", re.ASCII)
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h)\Z", re.ASCII)
@@ -32,6 +32,13 @@ _BOOLEANS: Final = {
     "enabled": True,
     "disabled": False,
 }
+_LIST_MAX: Final = 16  # words of a list
+_DSCP_MAX: Final = 63
+_DSCP_NAMES: Final = {
+    "ef": 46,
+    **{f"cs{level}": 8 * level for level in range(8)},
+    **{f"af{level}{drop}": 8 * level + 2 * drop for level in range(1, 5) for drop in range(1, 4)},
+}
 _NICE_MIN: Final = -20
 _NICE_MAX: Final = 19
 
@@ -41,11 +48,13 @@ class Kind:
     """A type of value.
 
     ``label`` is how the reference page names it. ``convert`` raises ValueError, whose text says
-    what was expected and what was found.
+    what was expected and what was found. ``synonyms`` are words of predecessors and what each is
+    taken as.
     """
 
     label: str
     convert: Callable[[str], Value]
+    synonyms: tuple[tuple[str, str], ...] = ()
 
 
 def _expected(rule: str, text: str) -> ValueError:
@@ -127,7 +136,7 @@ def choice(*words: str, synonyms: tuple[tuple[str, str], ...] = ()) -> Kind:
             raise _expected(f"one of {', '.join(words)}", text)
         return meant
 
-    return Kind(" or ".join((", ".join(words[:-1]), words[-1])), convert)
+    return Kind(" or ".join((", ".join(words[:-1]), words[-1])), convert, synonyms)
 
 
 def text_of(minimum: int, maximum: int) -> Kind:
@@ -137,6 +146,18 @@ def text_of(minimum: int, maximum: int) -> Kind:
     def convert(text: str) -> str:
         if not minimum <= len(text.encode()) <= maximum:
             raise _expected(label, text)
+        return text
+
+    return Kind(label, convert)
+
+
+def secret(minimum: int, maximum: int) -> Kind:
+    """Free text that no error repeats, of a length in bytes of UTF-8."""
+    label = f"text of {minimum}..{maximum} bytes"
+
+    def convert(text: str) -> str:
+        if not minimum <= len(text.encode()) <= maximum:
+            raise ValueError(f"expected {label}")
         return text
 
     return Kind(label, convert)
@@ -164,6 +185,36 @@ def _absolute_path(text: str) -> Path:
     return Path(text)
 
 
+def _paths(text: str) -> tuple[Path, ...]:
+    words = text.replace(",", " ").split()
+    if not 1 <= len(words) <= _LIST_MAX or not all(word.startswith("/") for word in words):
+        raise _expected(f"1..{_LIST_MAX} absolute paths", text)
+    return tuple(map(Path, words))
+
+
+def node_ids(maximum: int) -> Kind:
+    """Return the type of lists of node ids, or one of the words ``lowest`` and ``highest``."""
+    label = f"lowest, highest or list of 1..{_LIST_MAX} integers 1..{maximum}"
+
+    def convert(text: str) -> Value:
+        if text in ("lowest", "highest"):
+            return text
+        ids = [_whole(word) for word in text.replace(",", " ").split()]
+        known = tuple(value for value in ids if value is not None and 1 <= value <= maximum)
+        if not 1 <= len(known) <= _LIST_MAX or len(known) != len(ids):
+            raise _expected(label, text)
+        return known
+
+    return Kind(label, convert)
+
+
+def _dscp(text: str) -> int:
+    value = _DSCP_NAMES.get(text, _whole(text))
+    if value is None or not 0 <= value <= _DSCP_MAX:
+        raise _expected(f"integer 0..{_DSCP_MAX}, cs0..cs7, af11..af43 or ef", text)
+    return value
+
+
 def _priority(text: str) -> str:
     if text in ("max", "min"):
         return text
@@ -176,4 +227,6 @@ def _priority(text: str) -> str:
 ADDRESS: Final = Kind("address", _address)  # kept in canonical form
 ADDRESS_OR_HOST: Final = Kind("address or host name", _address_or_host)
 ABSOLUTE_PATH: Final = Kind("absolute path", _absolute_path)
+ABSOLUTE_PATHS: Final = Kind(f"list of 1..{_LIST_MAX} absolute paths", _paths)
+DSCP: Final = Kind(f"integer 0..{_DSCP_MAX}, cs0..cs7, af11..af43 or ef", _dscp)
 PRIORITY: Final = Kind(f"integer {_NICE_MIN}..{_NICE_MAX}, max or min", _priority)

@@ -2,8 +2,8 @@
 
 Spoken over a ZeroMQ DEALER (client) to ROUTER (totemd, ``totemd.sock``). Each ZeroMQ message is a
 bundle (`codec.pack_frames`) of messages of `TABLE`; one that carries a payload takes two elements.
-A connection is either the *seat* of a service (durable: it survives the process) or a *process* of
-applications (CPG). What totemd sends on a connection is one ordered stream.
+A connection is either the *seat* of a service (durable: it survives the process), a *process* of
+applications (CPG), or a client of *EVS*. What totemd sends on a connection is one ordered stream.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from typing import Final
 from openais.wire.codec import Buffer, Table
 from openais.wire.status import Status
 
-VERSION: Final = 2
+VERSION: Final = 3  # since 3: EVS
 VERSION_MIN: Final = 2  # 1 packed payloads into their messages
 
 SOCKET_NAME: Final = "totemd.sock"
 GROUP_NAME_SIZE_MAX: Final = 128  # bytes
 MULTICAST_SIZE_MAX: Final = 1 << 20  # bytes of one multicast payload (a bundle)
+EVS_KEY_SIZE: Final = 32  # bytes of the key of a group; all are compared
+EVS_GROUPS_PER_CALL_MAX: Final = 50  # of one join or leave
+EVS_GROUPS_PER_CLIENT_MAX: Final = 256
+EVS_GROUPS_PER_MESSAGE_MAX: Final = 32
 
 
 class Guarantee(IntEnum):
@@ -38,6 +42,14 @@ class Kind(IntEnum):
     SEAT = 1
     PROCESS = 2
     OBSERVER = 3  # asks for status only
+    EVS = 4
+
+
+class ConfigurationKind(IntEnum):
+    """Kinds of configuration of the ring (extended virtual synchrony)."""
+
+    REGULAR = 1
+    TRANSITIONAL = 2
 
 
 class Reason(IntEnum):
@@ -158,6 +170,32 @@ class Detach:
     """Give the membership up in order: LEAVE at once, for a seat too (its log is dropped)."""
 
 
+@dataclass(frozen=True, slots=True)
+class EvsJoin:
+    """EVS only. From the answer on, deliver what is sent to these groups too; keys of 32 bytes."""
+
+    request: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EvsLeave:
+    """EVS only. From the answer on, no longer deliver for these groups; all or none."""
+
+    request: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EvsMulticast:
+    """EVS only. Multicast a bundle to groups, joined or not; else as `Multicast`."""
+
+    request: int
+    guarantee: Guarantee
+    keys: bytes  # of all groups, 32 bytes each
+    payload: Buffer
+
+
 # From totemd to a client
 
 
@@ -247,6 +285,31 @@ class RingChanged:
 
     ring: RingId
     nodes: tuple[int, ...]
+    current: bool = False  # told because the connection is new, not because the ring is
+
+
+@dataclass(frozen=True, slots=True)
+class EvsDelivered:
+    """EVS. One multicast to at least one group of the client, in the total order."""
+
+    node_id: int
+    payload: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """EVS. A configuration of the ring, in the total order with the messages.
+
+    The first one after `Attached` is the regular one of now. Each change is a transitional one,
+    with the members that come along from the old ring, and then a regular one, with all members;
+    ``ring`` is in both the new ring.
+    """
+
+    kind: ConfigurationKind
+    ring: RingId
+    members: tuple[int, ...]
+    left: tuple[int, ...]
+    joined: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +371,9 @@ TABLE: Final = Table(
         7: GroupsQuery,
         8: StatusQuery,
         9: Detach,
+        10: EvsJoin,
+        11: EvsLeave,
+        12: EvsMulticast,
         64: Attached,
         65: Refused,
         66: Done,
@@ -321,6 +387,8 @@ TABLE: Final = Table(
         74: Groups,
         75: StatusReport,
         76: DeliveredOwn,
+        77: EvsDelivered,
+        78: Configuration,
     },
-    carriers=(Multicast, Delivered),
+    carriers=(Multicast, Delivered, EvsMulticast, EvsDelivered),
 )

@@ -14,7 +14,7 @@ ONE_SECOND_NS: Final = 1_000_000_000
 
 
 class Status(IntEnum):
-    """SaAisErrorT: how an operation ended (SAI-Overview, section 2.13)."""
+    """SaAisErrorT: how an operation ended (SAI-Overview, section 2.13); EVS and CPG use it too."""
 
     OK = 1
     ERR_LIBRARY = 2
@@ -45,7 +45,7 @@ class Status(IntEnum):
     ERR_NO_SECTIONS = 27
     ERR_NO_OP = 28
     ERR_REPAIR_PENDING = 29
-    ERR_NO_BINDINGS = 30
+    ERR_TOO_MANY_GROUPS = 30  # of cs_error_t; ERR_NO_BINDINGS of the naming service is not offered
     ERR_UNAVAILABLE = 31
     ERR_ACCESS_DENIED = 38
     ERR_NOT_READY = 39

@@ -78,3 +78,12 @@ def in_totem(lines: str, interface: str = "") -> str:
 def complained(error: ConfigError, reason: str) -> bool:
     """Tell whether one of the errors ends with a reason."""
     return any(line.endswith(reason) for line in error.errors)
+
+
+def nodelist(count: int) -> str:
+    """Return a nodelist whose first node is this machine; no text for no node."""
+    nodes = [
+        f"node {{\nring0_addr: 192.168.1.{6 + k}\nnodeid: {k}\nname: n{k}\n}}\n"
+        for k in range(1, count + 1)
+    ]
+    return f"nodelist {{\n{''.join(nodes)}}}\n" if count else ""

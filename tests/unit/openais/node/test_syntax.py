@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from openais.node.exits import Exit
-from openais.node.syntax import (
+from openais.node.syntax import parse
+from openais.node.tree import (
     DEPTH_MAX,
     LINE_SIZE_MAX,
     PROBLEMS_MAX,
@@ -13,22 +14,25 @@ from openais.node.syntax import (
     Section,
     TooManyProblemsError,
     nearest,
-    parse,
 )
 
 
 def parsed(data: bytes) -> tuple[Section, Problems]:
-    problems = Problems("FILE")
-    return parse(data, problems), problems
+    problems = Problems()
+    root = Section("", "FILE:1")
+    parse(data, "FILE", problems, root)
+    return root, problems
 
 
 def test_sections_and_directives_keep_their_lines() -> None:
     root, problems = parsed(b"a {\n  b: c\n  d {\n    e: f g\n  }\n}\nh: i\n")
     assert not problems.errors
-    assert [(s.name, s.line) for s in root.sections] == [("a", 1)]
+    assert [(s.name, s.origin) for s in root.sections] == [("a", "FILE:1")]
     inner = root.sections[0]
-    assert [(d.key, d.value, d.line) for d in inner.directives] == [("b", "c", 2)]
-    assert [(d.key, d.value, d.line) for d in inner.sections[0].directives] == [("e", "f g", 4)]
+    assert [(d.key, d.value, d.origin) for d in inner.directives] == [("b", "c", "FILE:2")]
+    assert [(d.key, d.value, d.origin) for d in inner.sections[0].directives] == [
+        ("e", "f g", "FILE:4")
+    ]
     assert [(d.key, d.value) for d in root.directives] == [("h", "i")]
 
 
@@ -106,9 +110,9 @@ def test_a_whole_section_on_one_line_is_one_error() -> None:
 
 
 def test_reading_stops_after_the_twentieth_error() -> None:
-    problems = Problems("FILE")
+    problems = Problems()
     with pytest.raises(TooManyProblemsError):
-        parse(b"x\n" * (PROBLEMS_MAX + 5), problems)
+        parse(b"x\n" * (PROBLEMS_MAX + 5), "FILE", problems, Section("", "FILE:1"))
     assert len(problems.errors) == PROBLEMS_MAX
 
 

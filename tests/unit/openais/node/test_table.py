@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from openais.node.directives import SECTIONS, SectionRule, Treatment
+from openais.node.directives import SECTIONS
+from openais.node.rules import SectionRule, Treatment
 
 
 @pytest.mark.parametrize("rule", SECTIONS, ids=lambda rule: rule.path or "top")

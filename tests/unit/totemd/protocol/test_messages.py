@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -62,6 +63,39 @@ def test_damaged_messages_are_decoded_or_refused(seed: int) -> None:
             messages.decode(bytes(data))
         except messages.DecodeError:
             continue
+
+
+PROBES = [
+    messages.Probe(messages.ProbeKind.PING, 0, messages.PROBE_SIZE_MIN, 7, 0),
+    messages.Probe(messages.ProbeKind.MULTICAST_PONG, 7, 1428, 9, 7),
+]
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=["short", "long"])
+def test_a_probe_survives_the_wire_and_has_its_size(probe: messages.Probe) -> None:
+    data = messages.encode_probe(probe)
+    assert len(data) == probe.size
+    assert messages.decode_probe(data) == probe
+
+
+def test_a_probe_that_breaks_a_rule_is_refused() -> None:
+    probe = PROBES[0]
+    whole = messages.encode_probe(probe)
+    broken = [
+        whole[:-1],
+        whole + b"\0",
+        bytes([messages.TYPE_TOKEN]) + whole[1:],
+        messages.encode_probe(dataclasses.replace(probe, link=messages.LINKS_MAX)),
+        messages.encode_probe(dataclasses.replace(probe, t_ns=messages.SEQ_MAX + 1)),
+        messages.encode_probe(dataclasses.replace(probe, echo_ns=messages.SEQ_MAX + 1)),
+        *(whole[:16] + bytes([kind]) + whole[17:] for kind in (0, 5, 255)),
+        *(whole[:size] for size in range(messages.PROBE_SIZE_MIN)),
+    ]
+    for data in broken:
+        with pytest.raises(messages.DecodeError):
+            messages.decode_probe(data)
+    with pytest.raises(messages.DecodeError, match="unknown message type"):
+        messages.decode(whole)
 
 
 def again(message: groups.GroupMessage) -> bytes:

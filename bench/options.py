@@ -1,0 +1,20 @@
+"""What a call of ``./run bench`` asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options that all measurements share.
+
+    Attributes:
+        quick: fewer and shorter rounds.
+        keep: write the table to bench/results/.
+        sizes: of messages in bytes, where sizes are measured; empty: the usual ones.
+    """
+
+    quick: bool = False
+    keep: bool = False
+    sizes: tuple[int, ...] = ()

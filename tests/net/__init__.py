@@ -1,0 +1,1 @@
+"""Networks and nodes of this machine for tests and benchmarks: namespaces, bridges, faults."""

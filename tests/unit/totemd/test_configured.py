@@ -1,0 +1,22 @@
+"""From the configuration to the ring's own constants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.unit.openais.node.configs import MINIMAL, in_totem, loaded
+from totemd.configured import parameters, seat_limits
+from totemd.protocol.parameters import MS, RingParameters
+from totemd.protocol.seats import SeatLimits
+
+
+def test_a_file_that_says_nothing_gives_the_rings_own_defaults(tmp_path: Path) -> None:
+    # Two tables of defaults must not drift apart: the simulator uses the ring's, a node the file's.
+    config = loaded(tmp_path, MINIMAL)
+    assert parameters(config) == RingParameters()
+    assert seat_limits(config) == SeatLimits()
+
+
+def test_what_the_file_says_reaches_the_ring(tmp_path: Path) -> None:
+    ring = parameters(loaded(tmp_path, in_totem("token: 500\nseqno_unchanged_const: 7")))
+    assert (ring.token_ns, ring.consensus_ns, ring.idle_rotations) == (500 * MS, 600 * MS, 7)
