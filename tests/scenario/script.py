@@ -4,6 +4,7 @@ A scenario is blocks separated by empty lines. A block is commands, ``----``, an
 is expected. Time in the output is milliseconds since the start. To write the outputs anew, set
 REWRITE=1, run the tests, and understand the difference.
 
+    parameters name=value ...   before the nodes; times in milliseconds, names without their unit
     nodes 1 2 3          start nodes
     run 100              let so many milliseconds pass
     join 1               an application process at node 1 joins the group
@@ -11,18 +12,30 @@ REWRITE=1, run the tests, and understand the difference.
     send 1 text [safe]   it multicasts
     crash 2 | boot 2 | leave 2
     cut 1 2 | 3          partition
+    silence 1 2          node 2 hears nothing of node 1, but node 1 hears node 2
     heal
+    pause 2 300          node 2 is not scheduled for so many milliseconds
+    deaf 2 Data Commit   node 2 loses every message of these types, from now on
+    hears 2              node 2 loses no more messages
+    secretive 3          node 3 takes part in the ring, but does not tell its process groups
+    force 1              an operator's command: form the ring anew
+    disk 1 1004          the file of node 1 says that this was its last ring number
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from tests.sim.cluster import Cluster
 from tests.sim.network import MS, US, Faults
 from tests.sim.trace import Installed
+from totemd.protocol.core import Order
 from totemd.protocol.effects import ConfigurationKind, Moved, Noted
 from totemd.protocol.local import ConnectionId, Delivered, Reason, RingChanged, View
+from totemd.protocol.messages import Message
+from totemd.protocol.node import Effect
 
 DELAY_NS = 100 * US
 SEPARATOR = "----"
@@ -58,12 +71,45 @@ class Script:
             "boot": lambda a: c.boot(int(a[0])),
             "leave": lambda a: c.perform(int(a[0]), c.node(int(a[0])).leave(c.now_ns)),
             "cut": self._cut,
+            "silence": lambda a: c.wire.cut.add((int(a[0]), int(a[1]))),
             "heal": lambda _: c.wire.heal(),
+            "parameters": self._parameters,
+            "pause": lambda a: c.pause(int(a[0]), int(a[1]) * MS),
+            "deaf": lambda a: self._deaf(int(a[0]), a[1:]),
+            "hears": lambda a: self._deaf(int(a[0]), []),
+            "secretive": lambda a: self._secretive(int(a[0])),
+            "force": lambda a: c.perform(int(a[0]), c.node(int(a[0])).force_gather(c.now_ns)),
+            "disk": lambda a: c.disk.update({int(a[0]): int(a[1])}),
         }
 
     def _nodes(self, arguments: list[str]) -> None:
         for node in arguments:
             self.cluster.boot(int(node))
+
+    def _parameters(self, arguments: list[str]) -> None:
+        values: dict[str, Any] = {}
+        for argument in arguments:
+            name, _, value = argument.partition("=")
+            is_time = hasattr(self.cluster.parameters, f"{name}_ns")
+            values[f"{name}_ns" if is_time else name] = int(value) * (MS if is_time else 1)
+        self.cluster.parameters = dataclasses.replace(self.cluster.parameters, **values)
+
+    def _deaf(self, node_id: int, types: list[str]) -> None:
+        node = self.cluster.node(node_id)
+        receive = type(node).receive
+
+        def chosen(message: Message, sender: int, order: Order, now_ns: int) -> list[Effect]:
+            if type(message).__name__ in types:
+                return []
+            return receive(node, message, sender, order, now_ns)
+
+        node.receive = chosen  # type: ignore[method-assign]
+
+    def _secretive(self, node_id: int) -> None:
+        def kept(message: bytes) -> None:
+            assert message
+
+        self.cluster.node(node_id).packer.submit_sync = kept  # type: ignore[method-assign]
 
     def _join(self, node: int) -> None:
         self.connections[node] = self.cluster.attach(node)

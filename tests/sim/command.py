@@ -46,8 +46,10 @@ def run_seed(seed: int, mix: str | None, outcome: Outcome) -> RandomRun:
     run = RandomRun(seed, mix)
     try:
         run.run()
-    except AssertionError as error:
-        why = str(error) or traceback.format_exc(limit=-3)
+    except AxiomError as error:
+        outcome.failed.append((seed, run.plan.mix, f"AxiomError: {error}"))
+    except Exception as error:  # nothing may escape the core
+        why = traceback.format_exc(limit=-3)
         outcome.failed.append((seed, run.plan.mix, f"{type(error).__name__}: {why}"))
     outcome.seeds += 1
     outcome.events += run.cluster.events
@@ -100,10 +102,10 @@ def replay(seed: int, mix: str | None, *, smaller: bool) -> int:
     if smaller:
         plan = shrink(plan, _say)
     run = RandomRun(seed, plan=plan)
-    error: AssertionError | None = None
+    error: Exception | None = None
     try:
         run.run()
-    except AssertionError as raised:
+    except Exception as raised:
         error = raised
     _say(narrate(run, RECORDS_SHOWN))
     if error is None:

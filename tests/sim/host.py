@@ -12,13 +12,17 @@ from totemd import seal
 from totemd.protocol.effects import Configuration, Deliver, Effect, Moved, Multicast, Persist
 from totemd.protocol.messages import ENCAPSULATED, Data, RingId, decode
 from totemd.protocol.node import Node
+from totemd.protocol.ring import Ring
 
+EFFECTS: Final = "list[Effect]"
 RECEIVE_QUEUE_MAX: Final = 4096  # datagrams; a socket drops what comes on top
 NEVER: Final = 1 << 100
-TAPPED: Final = (  # every door of the ring
-    *("start", "receive", "submitted", "expire", "leave", "pause"),
-    *("force_gather", "fail_member", "link_up", "link_down", "clear_hold_offs"),
+DOORS: Final = tuple(  # of the ring: what returns effects
+    name
+    for name, method in vars(Ring).items()
+    if not name.startswith("_") and getattr(method, "__annotations__", {}).get("return") == EFFECTS
 )
+assert "receive" in DOORS
 STOPS: Final = (Multicast, Persist, Moved)  # effects at which a node may be killed
 
 
@@ -101,7 +105,7 @@ class Host:
         self._stops: list[tuple[Effect, int]] = []
         self.installed: Installed
         ring: Any = node.ring
-        for name in TAPPED:
+        for name in DOORS:
             setattr(ring, name, partial(self._tapped, getattr(ring, name)))
 
     def queue(self, datagram: Datagram) -> None:
@@ -174,7 +178,9 @@ class Host:
                 Originated(now_ns, m.ring, m.seq, m.guarantee, bytes(m.payload), self._delivered)
             )
 
-    def _known_late(self, ring: RingId, seq: int, guarantee: int, payload: bytes | memoryview) -> None:
+    def _known_late(
+        self, ring: RingId, seq: int, guarantee: int, payload: bytes | memoryview
+    ) -> None:
         """A frame that was numbered, but not sent before its node left the ring."""
         if (ring, seq) > self._originated:
             self._originated = (ring, seq)

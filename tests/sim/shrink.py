@@ -18,7 +18,7 @@ def failure(plan: Plan) -> str | None:
         RandomRun(plan.seed, plan=plan).run()
     except AxiomError as error:
         return error.violations[0].axiom
-    except AssertionError as error:
+    except Exception as error:
         return type(error).__name__
     return None
 

@@ -61,6 +61,7 @@ class Stats:
 
     tokens_received: int = 0
     tokens_duplicate: int = 0
+    tokens_astray: int = 0
     tokens_sent_again: int = 0
     tokens_lost: int = 0
     tokens_late: int = 0
@@ -161,7 +162,6 @@ class Core:
         """Take over the members of the ring `ring_id`, and what follows from them."""
         p = self.parameters
         position = members.index(self.me)
-        self.position = position
         self.ring_members = members
         self.successor = members[(position + 1) % len(members)]
         self.predecessor = members[position - 1]

@@ -242,6 +242,13 @@ class Groups:
             return None
         return self._finish(current)
 
+    def missing(self) -> tuple[int, ...]:
+        """Return the members that have not told their part of the round that runs."""
+        current = self._round
+        if current is None:
+            return ()
+        return tuple(n for n in current.members if n not in current.lists)
+
     def _finish(self, current: _Round) -> list[GroupView]:
         self._round = None
         self.ring = current.ring

@@ -23,7 +23,7 @@ PACE_SHIFT_MAX: Final = 8
 class Idle(Repair):
     """Forward or hold."""
 
-    def on_token(self, token: Token) -> None:
+    def visit(self, token: Token) -> None:
         """Overridden by visits."""
         raise NotImplementedError
 
@@ -82,7 +82,7 @@ class Idle(Repair):
         self.held = None
         self.timers.cancel(Timer.HOLD)
         if self.alone:
-            self.on_token(token)
+            self.visit(token)
         else:
             self._release(token)
 

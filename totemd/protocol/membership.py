@@ -61,6 +61,12 @@ class Membership(Recovery):
         self.timed_out_ns = 0
         self.timed_out_in_a_row = 0
         self.gather_began_ns = 0
+        # Nodes that fail each other begin no ring at once: while the joins that led to it are on
+        # the way, each new ring would break again, and the joins never end.
+        self.accused_until_ns = 0
+        # What waited for a node that overslept is of a membership that is gone: what others
+        # proposed then, taken for what they propose now, would set everybody against everybody.
+        self.deaf_until_ns = 0
 
     def gather(self, cause: Cause, failing: frozenset[int] = frozenset()) -> None:
         """Leave the ring, or begin again: propose a membership.
@@ -181,6 +187,9 @@ class Membership(Recovery):
         """Learn about the sender; False: a newer join of it overtook this one."""
         sender = self.sender
         self.stats.joins_received += 1
+        if self.now_ns < self.deaf_until_ns:
+            self.stats.joins_stale += 1
+            return False
         last = self.last_join.get(sender)
         if self.order <= last if last is not None else len(self.last_join) >= NODES_MAX:
             self.stats.joins_stale += 1
@@ -222,7 +231,10 @@ class Membership(Recovery):
         if proc <= self.proc and fail <= self.fail:
             return  # q will catch up with the join of this node
         self.proc |= proc
-        self.gather(Cause.JOIN, frozenset((q,)) if self.me in fail else fail)
+        if self.me in fail:
+            fail = frozenset((q,))
+            self.accused_until_ns = self.now_ns + self.parameters.join_ns
+        self.gather(Cause.JOIN, fail)
         self._count_consensus(j)
 
     def _count_consensus(self, j: Join) -> bool:
@@ -252,6 +264,8 @@ class Membership(Recovery):
         if self.state is not GATHER or not live <= self.consensus:
             return
         p = self.parameters
+        if self.now_ns < self.accused_until_ns:
+            return  # the next join comes then
         if min(live) != self.me:
             if not self.timers.armed(Timer.TOKEN_LOSS):
                 self.timers.cancel(Timer.CONSENSUS)
@@ -362,11 +376,16 @@ class Membership(Recovery):
         """The first pass: fill in what this node has."""
         nodes = [entry.node for entry in ct.entries]
         agreed = set(nodes) == self.proc - self.fail and ct.ring.seq > self.ring_id.seq
+        if self.now_ns < self.deaf_until_ns:
+            return
         if agreed and ct.index < len(nodes) and nodes[ct.index] == self.me:
             self._enter_commit(ct)
 
     def on_commit_commit(self, ct: Commit) -> None:
         """The second pass: everybody has filled in."""
+        if self.sender != self.predecessor:
+            self.stats.tokens_astray += 1
+            return
         if ct.ring != self.ring_id or ct.index != len(ct.entries):
             return
         self.enter_recovery(ct)
@@ -380,16 +399,21 @@ class Membership(Recovery):
         """The commit token is back at the representative: start the ring, once."""
         due = self.pass_two_seq + len(ct.entries) - 1
         mine = ct.ring == self.ring_id and self.is_representative
+        if self.sender != self.predecessor:
+            self.stats.tokens_astray += 1
+            return
         if not mine or self.started or ct.token_seq < due:
             return
         self.started = True
         base = self.parameters.seq_base
-        self.on_token(Token(self.ring_id, 0, base, base, 0, 0, 0, 0, ()))
+        self.visit(Token(self.ring_id, 0, base, base, 0, 0, 0, 0, ()))
 
     # Other rings
 
     def foreign(self, ring: RingId, cause: Cause) -> None:
         """Traffic of another ring: gather with its sender, unless it is late or damped."""
+        if self.now_ns < self.deaf_until_ns:
+            return
         q = self.sender
         late = q in self.installed_members and ring.seq < self.installed_ring.seq
         if ring in self.history or late:

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from totemd.protocol.core import Order
 from totemd.protocol.effects import (
+    Cause,
     Configuration,
     ConfigurationKind,
     Deliver,
@@ -21,6 +22,7 @@ from totemd.protocol.effects import (
     Noted,
     Persist,
     Retired,
+    State,
     Unicast,
 )
 from totemd.protocol.effects import Effect as RingEffect
@@ -111,6 +113,7 @@ class NodeStats:
     multicasts_refused: int = 0
     seats_expired: int = 0
     seats_resumed: int = 0
+    syncs_timed_out: int = 0
 
 
 class Node:
@@ -146,6 +149,8 @@ class Node:
         self.seats: Final[dict[GroupKey, Seat]] = {}
         self._boot_epoch: Final = boot_epoch
         self._limits: Final = limits
+        self._sync_timeout_ns: Final = parameters.sync_timeout_ns
+        self._sync_until_ns: int | None = None  # a round runs; when it has to be over
         self._connections: Final[dict[ConnectionId, _Connection]] = {}
         self._receivers: Final[dict[GroupKey, dict[int, Seat | _Connection]]] = {}
         self._cookies: Final[dict[int, tuple[_Connection, int]]] = {}
@@ -169,9 +174,8 @@ class Node:
     def deadline_ns(self) -> int | None:
         """Return when `expire` wants to be called; None: never."""
         deadlines = [s.vacant_until_ns for s in self.seats.values() if s.vacant_until_ns]
-        ring = self.ring.deadline_ns()
-        if ring is not None:
-            deadlines.append(ring)
+        own = (self.ring.deadline_ns(), self._sync_until_ns)
+        deadlines += [at_ns for at_ns in own if at_ns is not None]
         return min(deadlines, default=None)
 
     def expire(self, now_ns: int) -> list[Effect]:
@@ -181,7 +185,26 @@ class Node:
             if seat.vacant_until_ns is not None and seat.vacant_until_ns <= now_ns:
                 self.stats.seats_expired += 1
                 self._give_up(seat, Reason.PROCDOWN)
-        return self._step(self.ring.expire(now_ns), now_ns)
+        effects = self.ring.expire(now_ns)
+        if self._sync_until_ns is not None and self._sync_until_ns <= now_ns:
+            self._absorb(effects)
+            effects = self._sync_overdue(now_ns)
+        return self._step(effects, now_ns)
+
+    def _sync_overdue(self, now_ns: int) -> list[RingEffect]:
+        """Fail who did not tell its processes: nothing may keep the gate closed.
+
+        A node that does not even see its own part knows nothing about the others.
+        """
+        self._sync_until_ns = None
+        missing = self.groups.missing()
+        if self.ring.state is not State.OPERATIONAL or not missing:
+            return []
+        self.stats.syncs_timed_out += 1
+        self._emit(Noted("sync_timeout", (("missing", ",".join(map(str, missing))),)))
+        if self.me in missing:
+            return self.ring.force_gather(now_ns)
+        return self.ring.fail_members(frozenset(missing), Cause.SYNC_TIMEOUT, now_ns)
 
     def leave(self, now_ns: int) -> list[Effect]:
         """Leave the ring on purpose; `Retired` comes when the process may exit."""
@@ -189,7 +212,25 @@ class Node:
 
     def pause(self, gap_ns: int, now_ns: int) -> list[Effect]:
         """Learn that this process was not scheduled for ``gap_ns``."""
+        if self._sync_until_ns is not None:
+            self._sync_until_ns += gap_ns
         return self._step(self.ring.pause(gap_ns, now_ns), now_ns)
+
+    def link_up(self, node_id: int, now_ns: int) -> list[Effect]:
+        """Learn that the first link to a node came up."""
+        return self._step(self.ring.link_up(node_id, now_ns), now_ns)
+
+    def link_down(self, node_id: int, now_ns: int) -> list[Effect]:
+        """Learn that the last link to a node went down."""
+        return self._step(self.ring.link_down(node_id, now_ns), now_ns)
+
+    def clear_hold_offs(self, now_ns: int) -> list[Effect]:
+        """Merge with whoever is there, on an operator's command."""
+        return self._step(self.ring.clear_hold_offs(now_ns), now_ns)
+
+    def force_gather(self, now_ns: int) -> list[Effect]:
+        """Form the ring anew, on an operator's command."""
+        return self._step(self.ring.force_gather(now_ns), now_ns)
 
     def check(self) -> None:
         """Assert every invariant."""
@@ -365,6 +406,8 @@ class Node:
     def _window_rule(
         self, c: _Connection, payload: bytes | memoryview
     ) -> tuple[Refusal, str] | None:
+        if self.ring.leave_copies is not None:
+            return Refusal.TRY_AGAIN, "this node is leaving the ring"
         if len(c.outstanding) >= WINDOW_MESSAGES:
             return Refusal.TRY_AGAIN, f"{WINDOW_MESSAGES} messages wait for the ring"
         if c.outstanding and c.outstanding_bytes + len(payload) > WINDOW_BYTES:
@@ -505,6 +548,7 @@ class Node:
             self.assembler.reset()
             self.packer.gate_open = False
             self.packer.submit_sync(self.groups.regular(c.ring, c.members))
+            self._sync_until_ns = self._now_ns + self._sync_timeout_ns
             self._queued = True
 
     def _deliver(self, originator: int, data: bytes | memoryview) -> None:
@@ -609,6 +653,7 @@ class Node:
             receiver.membership, receiver.group = Membership.NONE, None
 
     def _round_finished(self, views: list[GroupView]) -> None:
+        self._sync_until_ns = None
         for view in views:
             self._show(view)
         changed = RingChanged(self.groups.ring, self.groups.nodes)

@@ -11,7 +11,7 @@ from typing import Final
 
 from totemd.protocol.core import SAFE
 from totemd.protocol.effects import Cause, ConfigurationKind, State, deliver
-from totemd.protocol.messages import RETRANSMIT, Commit, Token
+from totemd.protocol.messages import RETRANSMIT, Commit, Entry, Token
 from totemd.protocol.timers import Timer
 from totemd.protocol.visits import Visits
 
@@ -27,9 +27,7 @@ class Recovery(Visits):
         trans = tuple(n for n, e in sorted(entries.items()) if e.old_ring == self.installed_ring)
         low = min((entries[n].old_aru for n in trans), default=0)
         if self.me not in trans or low < self.old.released:
-            self.stats.protocol_errors += 1
-            self.note("protocol_error", what="commit token contradicts this node", low=low)
-            self.gather(Cause.PROTOCOL_ERROR)
+            self._contradicted(entries)
             return
         self.reset_ring()
         self.commit = filled
@@ -48,6 +46,22 @@ class Recovery(Visits):
         self.stats.recoveries += 1
         self.move(State.RECOVERY, Cause.COMMIT_FILLED)
         self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns)
+
+    def _contradicted(self, entries: dict[int, Entry]) -> None:
+        """A member claims to have less of this ring than everybody was known to have.
+
+        It is another life of a node whose file of ring numbers was lost. It is left out until it
+        has had a ring of its own, or no attempt would ever succeed.
+        """
+        released = self.old.released
+        liars = frozenset(
+            n
+            for n, e in entries.items()
+            if e.old_ring == self.installed_ring and e.old_aru < released
+        )
+        self.stats.protocol_errors += 1
+        self.note("protocol_error", what="commit token", nodes=sorted(liars), released=released)
+        self.gather(Cause.PROTOCOL_ERROR, liars)
 
     def recovery_step(self, token: Token) -> bool:
         """Advance the recovery by one token visit; True: install now."""

@@ -116,7 +116,8 @@ class Ring(Membership):
         """Learn that this process was not scheduled for ``gap_ns``.
 
         What it did not hear in that time accuses nobody. After a token timeout the others have
-        gone on without it, so it asks to be taken in again.
+        gone on without it, so it asks to be taken in again, and for a moment does not listen to
+        what they proposed meanwhile.
         """
         if self.gone:
             return []
@@ -125,6 +126,7 @@ class Ring(Membership):
         self.note("paused", gap_ms=gap_ns // 1_000_000)
         self.not_scheduled(gap_ns)
         if gap_ns >= self.token_loss_ns:
+            self.deaf_until_ns = now_ns + self.parameters.join_ns
             self._start_over(Cause.PAUSE)
         return self._finish()
 
@@ -136,13 +138,13 @@ class Ring(Membership):
         self._start_over(Cause.FORCED)
         return self._finish()
 
-    def fail_member(self, node_id: int, cause: Cause, now_ns: int) -> list[Effect]:
-        """Form the ring anew without a member that does not do its part."""
-        if self.gone or self.state is not OPERATIONAL:
+    def fail_members(self, nodes: frozenset[int], cause: Cause, now_ns: int) -> list[Effect]:
+        """Form the ring anew without members that do not do their part."""
+        failing = nodes.intersection(self.installed_members) - {self.me}
+        if self.gone or self.state is not OPERATIONAL or not failing:
             return []
         self.now_ns = now_ns
-        if node_id in self.installed_members and node_id != self.me:
-            self.gather(cause, frozenset((node_id,)))
+        self.gather(cause, failing)
         return self._finish()
 
     def link_up(self, node_id: int, now_ns: int) -> list[Effect]:

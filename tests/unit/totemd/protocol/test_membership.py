@@ -97,6 +97,35 @@ def test_a_long_pause_while_gathering_forgets_who_agreed() -> None:
     assert rings.causes(1)[-1] == "PAUSE"
 
 
+def test_nodes_that_are_set_against_each_other_calm_down() -> None:
+    # Each began a ring at once that the joins on the way broke again, ten thousand times a second.
+    rings = Rings(1, 2, 3).form()
+    ring = rings.rings[2]
+    rings.do(2, ring.force_gather(rings.now_ns))
+    for accuser in (1, 3):
+        rings.hear(2, accuser, Join(ring.ring_id, 1, ring.max_seq, (1, 2, 3), (2,)))
+    rings.run(10_000 * MS)
+    assert rings.one_ring(1, 2, 3)
+    assert max(r.stats.rings_installed for r in rings.rings.values()) < 8
+
+
+def test_after_a_long_sleep_old_proposals_are_not_heard() -> None:
+    rings = Rings(1, 2, 3).form()
+    ring = rings.rings[2]
+    rings.now_ns += 2_000 * MS
+    rings.do(2, ring.pause(2_000 * MS, rings.now_ns))
+    for message in (
+        Join(ring.ring_id, 1, ring.max_seq, (1, 2, 3), (2,)),
+        Leave(ring.ring_id, 1, ring.max_seq, (1, 2, 3), ()),
+        MergeDetect(RingId(9_000, 1), (1, 3)),
+        Data(RingId(9_000, 1), 1, 1, 2, 0, 1, b""),
+    ):
+        rings.hear(2, 1, message)
+    assert ring.fail == set()
+    assert ring.heard == {2}
+    rings.until(lambda: rings.one_ring(1, 2, 3), 200 * MS)
+
+
 def test_time_slept_does_not_count_as_failure_to_receive() -> None:
     lone = Lone(RingParameters(fail_recv_count=50, fail_recv_ns=500 * MS))
     lone.hear(2, 1, lone.data(1))
@@ -226,7 +255,7 @@ def test_a_member_that_does_not_do_its_part_is_failed() -> None:
     rings = Rings(1, 2, 3).form()
     rings.rings.pop(3)
     for node in (1, 2):
-        effects = rings.rings[node].fail_member(3, Cause.SYNC_TIMEOUT, rings.now_ns)
+        effects = rings.rings[node].fail_members(frozenset((3,)), Cause.SYNC_TIMEOUT, rings.now_ns)
         rings.do(node, effects)
     rings.until(lambda: rings.one_ring(1, 2), 10 * MS)
     assert "SYNC_TIMEOUT" in rings.causes(1)
@@ -235,7 +264,8 @@ def test_a_member_that_does_not_do_its_part_is_failed() -> None:
 @pytest.mark.parametrize("node", [2, 7])
 def test_a_node_fails_neither_itself_nor_a_stranger(node: int) -> None:
     rings = Rings(1, 2).form()
-    assert rings.rings[2].fail_member(node, Cause.SYNC_TIMEOUT, rings.now_ns) == []
+    effects = rings.rings[2].fail_members(frozenset((node,)), Cause.SYNC_TIMEOUT, rings.now_ns)
+    assert effects == []
 
 
 # Commit tokens

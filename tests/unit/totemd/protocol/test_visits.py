@@ -8,7 +8,16 @@ import pytest
 
 from tests.unit.totemd.protocol.rings import HOP_NS, Lone, Rings, sent, sent_token
 from totemd.protocol.effects import Effect, Multicast, State, Unicast
-from totemd.protocol.messages import POST, SEQ_MAX, Data, HoldCancel, Request, decode, encode
+from totemd.protocol.messages import (
+    POST,
+    SEQ_MAX,
+    Data,
+    HoldCancel,
+    Request,
+    Token,
+    decode,
+    encode,
+)
 from totemd.protocol.parameters import MS, AccelPriority, Flow, RequestLimit, RingParameters
 from totemd.protocol.visits import SEQ_RESERVE
 
@@ -333,6 +342,15 @@ def test_a_doubled_token_makes_the_node_send_its_own_again_once() -> None:
     lone.now_ns += 2 * MS
     assert sent(lone.hear(2, 1, doubled)) == []
     assert lone.ring.stats.tokens_duplicate == 3
+
+
+def test_only_the_member_before_can_bring_the_token() -> None:
+    # An eavesdropper may pass a token of two others on to a third: there would be two tokens.
+    lone = Lone()
+    token = Token(lone.ring.ring_id, lone.token_seq + 3, 0, 0, 0, 0, 0, 0, ())
+    assert lone.hear(2, 3, token) == []
+    assert lone.ring.stats.tokens_astray == 1
+    assert sent(lone.hear(2, 1, token)) == ["token"]
 
 
 def test_a_doubled_token_changes_nothing_else() -> None:
