@@ -6,13 +6,14 @@ configurations at their place among them.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from tests.sim.axioms import History, Violation
-from tests.sim.trace import REGULAR, UNKNOWN, Ended, Installed, Life
+from tests.sim.trace import REGULAR, SAFE, UNKNOWN, Ended, Installed, Life
 from totemd.protocol import groups, packing
 from totemd.protocol.local import (
     Accepted,
@@ -28,6 +29,7 @@ from totemd.protocol.local import (
 from totemd.protocol.messages import RingId
 
 _Key = tuple[object, ...]
+LABEL: Final = re.compile(rb"\d+:\d+:\d+:")  # how the workload begins each message
 ROUND: Final = (Reason.NODEDOWN, Reason.NODEUP, Reason.PROCDOWN)  # order of a round's views
 
 
@@ -335,6 +337,20 @@ def c10(h: GroupHistory) -> Iterator[Violation]:
                 shared &= set(span.change.members)
 
 
+def c12(h: GroupHistory) -> Iterator[Violation]:
+    """A message that was to be safe travels in frames that are."""
+    safe = {
+        match.group()
+        for life in h.ring.lives
+        for s in life.submissions
+        if s.guarantee == SAFE and (match := LABEL.match(s.payload))
+    }
+    for ring, sent in h.ring.origins.items():
+        for seq, (node, one) in sent.items():
+            if one.guarantee != SAFE and not safe.isdisjoint(LABEL.findall(one.payload)):
+                yield Violation("C12", node, ring, seq, "a safe message in a frame that is not")
+
+
 # The round
 
 
@@ -436,6 +452,7 @@ RULES: Final[dict[str, Rule]] = {
     "C6": c6,
     "C7": c7,
     "C10": c10,
+    "C12": c12,
     "D10": d10,
     "Y1": y1,
     "Y2": y2,

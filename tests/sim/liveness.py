@@ -11,6 +11,7 @@ from tests.sim.trace import SAFE, Ended, Got, Installed, Life, Originated, Recor
 from totemd.protocol.parameters import RingParameters
 
 DELAY_NS: Final = 150_000  # of the healed network, at most
+TURN_NS: Final = 3 * MS  # until the token is called back, if it is held
 SLACK_NS: Final = 2 * MS
 IDLE_HOLDS: Final = 10  # the idle ring is watched for so many
 AGREED_ROTATIONS: Final = 2
@@ -75,6 +76,11 @@ def _held_off_ns(cluster: Cluster) -> int:
 
 def _last(life: Life) -> Installed:
     return next(r for r in reversed(life.records) if isinstance(r, Installed))
+
+
+def turn_ns(cluster: Cluster) -> int:
+    """Return how soon a node of an idle ring has its message back, be it safe."""
+    return TURN_NS + (SAFE_ROTATIONS + 2) * len(cluster.running) * DELAY_NS
 
 
 def stay_quiet(cluster: Cluster, since_ns: int) -> None:

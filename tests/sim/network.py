@@ -9,9 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 US = 1_000
 MS = 1_000_000
+SMALL_BYTES: Final = 1000
 Pair = tuple[int, int]  # sender, receiver
 
 
@@ -30,8 +32,7 @@ class Faults:
         tail: this part of the copies takes longer, up to `tail_ns` more.
         tail_ns: see there.
         multicast_late_ns: added to the delay of multicast only.
-        large_bytes: datagrams larger than this...
-        large_loss: ... are lost so often besides; a path that passes only small ones.
+        large_loss: of datagrams above SMALL_BYTES, besides; a path that passes only small ones.
     """
 
     loss: float = 0.0
@@ -44,7 +45,6 @@ class Faults:
     tail: float = 0.0
     tail_ns: int = 0
     multicast_late_ns: int = 0
-    large_bytes: int = 65_507
     large_loss: float = 0.0
 
 
@@ -62,10 +62,12 @@ class Wire:
         self.cut: set[Pair] = set()
         self._blocks: dict[int, tuple[frozenset[Pair], bool, bool]] = {}
         self._storms: dict[int, float] = {}
+        self._narrows: dict[int, int] = {}
         self._number = 0
         self._dead_multicast: frozenset[Pair] = frozenset()
         self._dead_unicast: frozenset[Pair] = frozenset()
         self._storm = 0.0
+        self._narrow: frozenset[int] = frozenset()
 
     def arrivals(
         self, sender: int, receiver: int, size: int = 0, *, multicast: bool = True
@@ -81,7 +83,7 @@ class Wire:
             return ()
         if self._storm and rnd() < self._storm:
             return ()
-        if size > f.large_bytes and rnd() < f.large_loss:
+        if size > SMALL_BYTES and (receiver in self._narrow or rnd() < f.large_loss):
             return ()
         if f.duplicate and rnd() < f.duplicate:
             return self._delay(multicast=multicast), self._delay(multicast=multicast)
@@ -116,8 +118,16 @@ class Wire:
         self._compile()
         return self._number
 
+    def narrow(self, receiver: int) -> int:
+        """Let only small datagrams reach a node; return a number for `unblock`."""
+        self._number += 1
+        self._narrows[self._number] = receiver
+        self._compile()
+        return self._number
+
     def unblock(self, number: int) -> None:
-        """End one block or storm."""
+        """End one block, storm or narrow path."""
+        self._narrows.pop(number, None)
         self._blocks.pop(number, None)
         self._storms.pop(number, None)
         self._compile()
@@ -126,6 +136,7 @@ class Wire:
         blocks = list(self._blocks.values())
         self._dead_multicast = frozenset().union(*(b[0] for b in blocks if b[1]))
         self._dead_unicast = frozenset().union(*(b[0] for b in blocks if b[2]))
+        self._narrow = frozenset(self._narrows.values())
         self._storm = max(self._storms.values(), default=0.0)
 
     def partition(self, *sides: set[int]) -> None:
@@ -137,6 +148,7 @@ class Wire:
         self.cut = set()
         self._blocks.clear()
         self._storms.clear()
+        self._narrows.clear()
         self._compile()
 
 

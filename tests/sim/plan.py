@@ -28,7 +28,7 @@ FAULTS: Final = frozenset(
     (
         *("partition", "flapping", "one_way", "pair", "dead_multicast", "dead_unicast", "clog"),
         *("storm", "crash", "crash_lost_disk", "crash_persist", "pause", "leave", "leave_many"),
-        *("restart_all", "pause_all"),
+        *("restart_all", "pause_all", "narrow", "force_gather"),
     )
 )
 TRIGGERS: Final = frozenset(("partition", "crash", "drop_token", "pause", "one_way", "storm"))
@@ -239,7 +239,7 @@ class _Drawing:
         f.multicast_late_ns = int((self._chance(w, "multicast_late") or 0.0) * MS)
         large = self._chance(w, "large")
         if large is not None:
-            f.large_bytes, f.large_loss = 1000, large
+            f.large_loss = large
         f.delay_min_ns, f.delay_max_ns = r.choice([(50, 150), (20, 400), (100, 120), (20, 2000)])
         f.delay_min_ns, f.delay_max_ns = f.delay_min_ns * US, f.delay_max_ns * US
         return f
@@ -257,7 +257,7 @@ class _Drawing:
             "startup_wait_ns": 2 * max(30 * MS, token // 20),
             "merge_ns": token // 5,
             "fail_recv_ns": token,
-            "fail_recv_count": r.choice([50, 2500]),
+            "fail_recv_count": r.choice([20, 50, 2500]),
             "flap_max_ns": r.choice(c.get("flap_max", [0, 4, 4])) * token,
             "seq_base": r.choice(SEQ_BASES) if r.random() < 0.2 else 0,
             "miss_count": r.choice([1, 1, 1, 5]),
@@ -273,6 +273,8 @@ class _Drawing:
             values["max_network_delay_ns"] = token // 4
         if r.random() < 0.3:
             values["request_limit"] = RequestLimit.CURRENT
+        if r.random() < 0.2:
+            values["send_join_ns"] = r.choice([1, 5, 20]) * MS
         if r.random() < c.get("small_windows", 0.2):
             values["max_messages"] = r.choice([1, 3])
             values["window_messages"] = r.choice([3, 10])

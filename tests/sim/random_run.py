@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.sim import liveness
+from tests.sim.axioms import AxiomError, Violation
 from tests.sim.checkers import check_all
 from tests.sim.cluster import Cluster
 from tests.sim.host import Clock, Host
 from tests.sim.network import MS, Faults, between
 from tests.sim.plan import GROUPS, Action, Plan, draw
 from totemd.protocol.effects import Moved
-from totemd.protocol.local import ConnectionId, Refused
+from totemd.protocol.local import ConnectionId, Delivered, Refused
 
 KEY: Final = b"simulated key of a cluster under test" * 4
 FLAPS: Final = 4  # cuts of one flapping partition
@@ -97,6 +98,8 @@ class RandomRun:
             "leave_many": self._leave_many,
             "restart_all": self._restart_all,
             "clog": self._clog,
+            "narrow": lambda a: self._block(self.cluster.wire.narrow(a.node), a.duration_ns),
+            "force_gather": self._force_gather,
             "storm": lambda a: self._block(self.cluster.wire.storm(a.value), a.duration_ns),
         }
         handler = table.get(action.kind, self._cut)
@@ -170,6 +173,12 @@ class RandomRun:
     def _restart_all(self, a: Action) -> None:
         for host in list(self.cluster.running.values()):
             self._kill(host, a.duration_ns)
+
+    def _force_gather(self, a: Action) -> None:
+        host = self.cluster.running.get(a.node)
+        if host is not None:
+            local_ns = host.clock.local_ns(self.cluster.now_ns)
+            self.cluster.perform(a.node, host.node.ring.force_gather(local_ns))
 
     def _clog(self, a: Action) -> None:
         if a.node in self.cluster.running:
@@ -292,9 +301,15 @@ class RandomRun:
                 c.end_pause(node)
 
     def _everybody_sends(self) -> None:
-        for node in sorted(self.cluster.running):
-            connection = self.cluster.attach(node, join=b"final")
-            self.cluster.run(100 * MS)
+        """Let each node send into the idle ring: it gets its turn at once."""
+        c = self.cluster
+        for node in sorted(c.running):
+            connection = c.attach(node, join=b"final")
+            c.run(100 * MS)
             for guarantee in (2, 3):
                 self._multicast(node, connection, 100, guarantee)
-            self.cluster.run(100 * MS)
+            stream = c.running[node].life.streams[connection]
+            c.run(liveness.turn_ns(c))
+            if sum(isinstance(event, Delivered) for event in stream) != 2:
+                raise AxiomError([Violation("L2", node, None, 0, "no turn in an idle ring")])
+            c.run(100 * MS)

@@ -482,5 +482,13 @@ def test_a_message_that_a_running_node_never_sent_is_caught() -> None:
     assert {v.axiom for v in found} == {"D10"}
 
 
+def test_a_safe_message_in_an_agreed_frame_is_caught() -> None:
+    life = client(1, *usual(1))
+    life.submissions.append(Submitted(C, 3, b"1:1:3:text", 3))
+    life.records.append(Originated(0, B, 3, 2, frame(3) + b" 1:1:3:text", 0))
+    found = group_axioms.RULES["C12"](group_axioms.GroupHistory(History([life])))
+    assert {v.axiom for v in found} == {"C12"}
+
+
 def test_each_rule_of_groups_has_a_stream_that_breaks_it() -> None:
-    assert {rule for rule, _ in TOLD} | {"Y2", "D10"} == set(group_axioms.RULES)
+    assert {rule for rule, _ in TOLD} | {"C12", "Y2", "D10"} == set(group_axioms.RULES)
