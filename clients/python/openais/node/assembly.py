@@ -145,7 +145,8 @@ class Assembler:
         interfaces = network.interfaces(local_entry)
         node_id, node_name = self._identify(local_entry, interfaces)
         timing.complete(self._totem, len(nodes), self._problems)
-        self._check_buffer(len(nodes))
+        if self._given.testing:
+            self._check_buffer(len(nodes))  # else totemd looks itself
         return NodeConfig(
             path=self._given.path,
             amf_file=self._amf_file(),
