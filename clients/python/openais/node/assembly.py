@@ -245,6 +245,11 @@ class Assembler:
                 totem.origin_of("transport"),
                 "totem.transport: udpu needs a nodelist, or members of an interface",
             )
+        if totem.boolean("block_unlisted_ips") and not nodes:
+            self._problems.error(
+                totem.origin_of("block_unlisted_ips"),
+                "totem.block_unlisted_ips: without a nodelist it would block every node",
+            )
         window = totem.optional_integer("window_size") or 0
         return TotemConfig(
             preset=totem.text("preset"),
