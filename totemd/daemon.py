@@ -167,7 +167,7 @@ class Daemon:
         """Tell the core; after a token timeout, what waits is of a ring that has gone on."""
         now_ns = time.monotonic_ns()
         if gap_ns >= self.node.ring.token_loss_ns:
-            self._network.drop_stale()
+            self._network.drop_waiting()
         self._perform(self.node.pause(gap_ns, now_ns))
 
     def _timeout_ms(self, now_ns: int) -> int:
@@ -178,9 +178,11 @@ class Daemon:
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
     def _receive(self) -> None:
-        ring = self.node.ring
-        for link, train in self._network.receive(lambda: ring.token_first):
+        for link, train in self._network.receive(self._token_first):
             self._train(link, *train)
+
+    def _token_first(self) -> bool:
+        return self.node.ring.token_first
 
     def _train(self, link: int, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
@@ -362,7 +364,10 @@ class Daemon:
 
 
 LOUD_CAUSES: Final = frozenset(
-    {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
+    {
+        *(Cause.TOKEN_LOST, Cause.HEARTBEAT_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE),
+        *(Cause.PROTOCOL_ERROR, Cause.SYNC_TIMEOUT, Cause.FORCED),
+    }
 )
 
 
