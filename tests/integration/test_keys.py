@@ -252,3 +252,25 @@ def test_a_key_is_changed_by_hand_with_key_accept() -> None:
             start(node)
         together(one, two)
         assert document(one)["keys"]["sending"] != document(two)["keys"]["sending"]
+
+
+def test_a_node_that_was_away_is_given_the_new_key_where_sessions_must_be_proved() -> None:
+    with laid_out(3, "replay_protection: strict") as nodes, starting() as start:
+        one, two, three = nodes
+        start(one)
+        start(two)
+        third = start(three)
+        together(*nodes)
+        third.process.kill()
+        together(one, two)
+        before = document(one)["keys"]["sending"]
+        assert isinstance(status.request(two.run_dir, port.KeyRotate(1)), port.Done)
+        wait_for(
+            lambda: all(document(n)["keys"]["sending"] != before for n in (one, two)),
+            "the others use the new key",
+        )
+        start(three)
+        together(*nodes)
+        wait_for(
+            lambda: len({document(n)["keys"]["sending"] for n in nodes}) == 1, "so does the third"
+        )
