@@ -27,7 +27,7 @@ from totemd.seal import Datagram
 from totemd.udp import Address, LinkSettings, LinkSockets, Train
 
 DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
-STALE_TRAINS_MAX: Final = 100_000  # dropped of one socket after a pause
+STALE_TRAINS_MAX: Final = 200_000  # dropped after a pause
 
 RULES: Final = {
     LinkState.MTU_BAD: "long datagrams are lost: the MTU of this network is below totem.netmtu",
@@ -37,6 +37,7 @@ RULES: Final = {
 _LOG = EventLog(__name__)
 
 Reached: TypeAlias = LinkUp | LinkDown
+Arrived: TypeAlias = tuple[int, Train]  # the link it came on
 
 
 class Network:
@@ -88,38 +89,43 @@ class Network:
 
     # Datagrams
 
-    def receive(self, token_first: Callable[[], bool]) -> Iterator[tuple[int, Train]]:
-        """Read what has come: data before the tokens, which were sent after them.
+    def receive(self, token_first: Callable[[], bool]) -> Iterator[Arrived]:
+        """Read what has come: data before tokens, because they were sent before them.
 
         Args:
-            token_first: asked before each train of data; True: a token that waits is read now.
+            token_first: asked before each read of data: the token is wanted sooner now.
         """
         for link in self._links:
-            yield from self._drain(link, link.data, token_first)
+            budget = DATAGRAMS_PER_WAKE
+            while budget > 0 and link.data is not None:
+                if token_first():
+                    yield from self._tokens(1)
+                train = link.receive(link.data)
+                if train is None:
+                    break
+                budget -= 1 + len(train[0]) // max(train[1], 1)
+                yield link.settings.number, train
+        yield from self._tokens(DATAGRAMS_PER_WAKE)
+
+    def _tokens(self, budget: int) -> Iterator[Arrived]:
+        """Read so many trains at most of each link's token socket."""
         for link in self._links:
-            yield from self._drain(link, link.token, lambda: False)
+            for _ in range(budget):
+                train = link.receive(link.token) if link.token is not None else None
+                if train is None:
+                    break
+                yield link.settings.number, train
 
-    def _drain(
-        self, link: LinkSockets, s: socket.socket | None, token_first: Callable[[], bool]
-    ) -> Iterator[tuple[int, Train]]:
-        number = link.settings.number
-        budget = DATAGRAMS_PER_WAKE
-        while budget > 0 and s is not None:
-            token = link.token if token_first() else None
-            if token is not None and (train := link.receive(token)) is not None:
-                yield number, train
-            if (train := link.receive(s)) is None:
-                return
-            budget -= 1 + len(train[0]) // max(train[1], 1)
-            yield number, train
-
-    def drop_stale(self) -> None:
-        """Throw away what waits: it is of a ring that has gone on without this node."""
+    def drop_waiting(self) -> int:
+        """Drop what waits in all sockets; return how many trains."""
+        dropped = 0
         for link in self._links:
             for s in (link.data, link.token):
-                for _ in range(STALE_TRAINS_MAX if s is not None else 0):
-                    if s is None or link.receive(s) is None:
+                while s is not None and dropped < STALE_TRAINS_MAX:
+                    if link.receive(s) is None:
                         break
+                    dropped += 1
+        return dropped
 
     def learn(self, link: int, node_id: int, source: Address) -> None:
         """Remember where an authenticated datagram of a node came from."""

@@ -17,12 +17,12 @@ pytestmark = [
 ]
 
 # A token timeout that a loaded test machine does not reach: only the networks may break the ring.
-TOKEN_MS = 3000
+TIMES = {"token": 3000, "link_probe_interval": 100, "link_probe_timeout": 500}
 
 
 @pytest.fixture(scope="module", params=["passive", "active"])
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Laboratory, Members]]:
-    shape = Shape(networks=(0, 1), totem={"token": TOKEN_MS, "rrp_mode": request.param})
+    shape = Shape(networks=(0, 1), totem={**TIMES, "rrp_mode": request.param})
     with laboratory(3, 2) as bed, short_directory() as path, members(bed, path, shape) as nodes:
         nodes.start()
         yield bed, nodes
