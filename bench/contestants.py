@@ -288,15 +288,7 @@ ENCRYPTED: Final = Settings(
     (("transport", "knet"), ("crypto_cipher", "aes256"), ("crypto_hash", "sha256"))
 )
 
-FAST: Final = Settings(
-    (
-        ("token", "200"),
-        ("token_coefficient", "5"),
-        ("join", "30"),
-        ("merge", "100"),
-        ("downcheck", "200"),
-    )
-)
+FAST: Final = Settings((("preset", "fast"),))
 
 
 def corosync_missing() -> str | None:

@@ -23,6 +23,7 @@ from openais.node.program import main as program
 POLL_S: Final = 0.05
 QUERY_S: Final = 0.5
 SAY_AGAIN_S: Final = 10.0  # while something does not become ready
+IN_TOTEMD: Final = ("cpg", "evs")  # services without a process of their own
 RUNS: Final = ("RUNNING", "STARTING", "BACKOFF")
 PR_SET_PDEATHSIG: Final = 1
 
@@ -35,7 +36,7 @@ class Cluster:
     def __init__(self, config: NodeConfig) -> None:
         self._run_dir: Final = config.system.run_dir
         self._supervisor: Final = Supervisor(self._run_dir)
-        services = tuple(name for name in config.services.names if name != "cpg")
+        services = tuple(name for name in config.services.names if name not in IN_TOTEMD)
         self._programs: Final = ("totemd", *services)
         self._stopping: Final = threading.Event()
 

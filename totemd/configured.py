@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final
 
 from openais.node.config import NodeConfig
 from openais.node.exits import Exit, ExitError
+from totemd import keyfile
 from totemd.protocol import messages
+from totemd.protocol.links import LinkParameters, Mode
 from totemd.protocol.parameters import (
     MS,
     AccelPriority,
@@ -17,6 +20,7 @@ from totemd.protocol.parameters import (
 )
 from totemd.protocol.seats import SeatLimits
 from totemd.seal import block_size_max
+from totemd.udp import LinkSettings
 
 
 def parameters(config: NodeConfig) -> RingParameters:
@@ -50,7 +54,7 @@ def parameters(config: NodeConfig) -> RingParameters:
         miss_count=t.miss_count_const,
         heartbeat_failures_allowed=t.heartbeat_failures_allowed,
         max_network_delay_ns=t.max_network_delay_ms * MS,
-        token_warning_percent=t.token_warning_percent,
+        token_warning_percent=t.token_warning_percent % 100,  # 100: never, it is lost then
         send_join_ns=t.send_join_ms * MS,
         cancel_token_hold_on_retransmit=t.cancel_token_hold_on_retransmit,
         flow=Flow(t.flow),
@@ -89,7 +93,72 @@ def payload_size_max(config: NodeConfig) -> int:
     return size if datagrams > 1 else size - header
 
 
+def link_settings(config: NodeConfig) -> list[LinkSettings]:
+    """Return the sockets of each link."""
+    t = config.totem
+    settings = []
+    for interface in config.interfaces:
+        number, own = interface.ring_number, interface.bind_address
+        listed = [(n.node_id, n.addresses) for n in config.nodes if n.node_id != t.node_id]
+        settings.append(
+            LinkSettings(
+                number=number,
+                address=own,
+                port=interface.multicast_port,
+                group=interface.multicast_address,
+                broadcast=interface.broadcast,
+                loop=t.loopback,
+                ttl=interface.ttl,
+                dscp=t.ip_dscp,
+                netmtu_bytes=t.netmtu_bytes,
+                wait=t.wait_for_interface,
+                peers=tuple((n, a[number]) for n, a in listed if number < len(a)),
+                strangers=tuple(a for a in interface.member_addresses if a != own),
+            )
+        )
+    return settings
+
+
+def link_parameters(config: NodeConfig) -> LinkParameters:
+    """Return the constants of the links."""
+    t = config.totem
+    return LinkParameters(
+        mode=Mode(t.rrp_mode) if len(config.interfaces) > 1 else Mode.NONE,
+        priorities=tuple(interface.priority for interface in config.interfaces),
+        multicast=t.transport != "udpu",
+        interval_ns=t.link_probe_interval_ms * MS,
+        timeout_ns=t.link_probe_timeout_ms * MS,
+        count=t.link_probe_count,
+        probe_size_max=block_size_max(datagram_size(config), 1),
+    )
+
+
 def seat_limits(config: NodeConfig) -> SeatLimits:
     """Return what is kept for a service that was killed."""
     memory = config.service_memory
     return SeatLimits(memory.log_bytes_max, memory.service_grace_ms * MS)
+
+
+def check_parameters(config: NodeConfig) -> None:
+    """Check the constants of the ring.
+
+    Raises:
+        ExitError: status 8.
+    """
+    parameters(config)
+
+
+def check_keys(config: NodeConfig) -> None:
+    """Check the key files.
+
+    Raises:
+        ExitError: status 10.
+    """
+    totem = config.totem
+    if totem.secauth:
+        own = () if totem.key_text else (totem.key_file,)
+        for path in (*own, *totem.key_accept):
+            keyfile.read(path)
+
+
+CHECKS: Final = (check_parameters, check_keys)  # of a start, for those who only test it

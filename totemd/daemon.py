@@ -20,8 +20,16 @@ from openais.node.exits import Exit, ExitError
 from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
-from totemd import keyfile, privileges, seal
-from totemd.configured import datagram_size, parameters, payload_size_max, seat_limits
+from totemd import privileges, seal
+from totemd.configured import (
+    datagram_size,
+    link_parameters,
+    link_settings,
+    parameters,
+    payload_size_max,
+    seat_limits,
+)
+from totemd.network import Network, Reached
 from totemd.port import Port, refusal
 from totemd.protocol import messages
 from totemd.protocol.effects import (
@@ -36,22 +44,20 @@ from totemd.protocol.effects import (
     State,
     Unicast,
 )
+from totemd.protocol.links import LinkUp
 from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
 from totemd.protocol.parameters import MS
+from totemd.security import GROUP_NAME, SECURITY_TYPES, Security
 from totemd.store import Store
-from totemd.udp import Address, RingSockets
+from totemd.udp import Address
 from totemd.writer import Writer, WriterLostError
 
 SLEEP_MAX_MS: Final = 1000
-DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
+PROBE: Final = bytes((messages.TYPE_PROBE,))  # first byte of such a message
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
-STALE_TRAINS_MAX: Final = 100_000  # dropped of one socket after a pause
 PEERS_SAVED_NS: Final = 10_000 * MS
 HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
-DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
-DIGEST_SOURCES_MAX: Final = 256
-ALONE_NS: Final = 10_000 * MS
 
 _LOG = EventLog(__name__)
 
@@ -63,9 +69,6 @@ class Daemon:
         self.config: Final = config
         self.node_id: Final = config.totem.node_id
         self._writer: Final = Writer()  # before there are keys and threads
-        algorithm, key = _key(config)
-        self._algorithm: Final = algorithm
-        self._key: Final = key
         self._store: Final = Store(config.system.state_dir, self.node_id, self._writer)
         self._held: list[Effect] = []
         self.node: Final = Node(
@@ -76,12 +79,17 @@ class Daemon:
             payload_size_max(config),
             seat_limits(config),
         )
-        self._sealer = self._new_sealer()
-        self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
-        self._sockets: Final = RingSockets(
-            config.interfaces[0],
-            {n.node_id: n.addresses[0] for n in config.nodes if n.node_id != self.node_id},
-            unicast=config.totem.transport == "udpu",
+        self._security: Final = Security(
+            config, self._store, self._writer, datagram_size(config), self._send
+        )
+        self._poller: Final = zmq.Poller()
+        self._network: Final = Network(
+            link_settings(config),
+            link_parameters(config),
+            config.totem.downcheck_ms * MS,
+            self._seal,
+            self._poller,
+            time.monotonic_ns(),
         )
         privileges.apply(config.system)  # before the threads of ZeroMQ, which inherit it
         self._context: Final = zmq.Context()
@@ -95,9 +103,7 @@ class Daemon:
             FRAME_SIZE_MAX,
             refusal,
         )
-        self._port: Final = Port(server, self.node, self.status)
-        self._poller: Final = zmq.Poller()
-        self._digests: Final = DigestLog()
+        self._port: Final = Port(server, self.node, self.status, self._security)
         self._messages_malformed = 0
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
@@ -112,7 +118,7 @@ class Daemon:
         privileges.keep_memory()
         server = self._port.server
         server.register(self._poller)
-        for s in (self._sockets.data, self._sockets.token, self._wake_fd, self._writer):
+        for s in (self._wake_fd, self._writer):
             self._poller.register(s.fileno(), zmq.POLLIN)
         _LOG.info(
             "started",
@@ -124,6 +130,7 @@ class Daemon:
         )
         self._gap.measure(time.monotonic_ns(), 0)
         self._perform(self.node.start(time.monotonic_ns()))
+        self._perform(self._security.start(self.node, time.monotonic_ns()))
         try:
             while not self._retired:
                 self._turn(server)
@@ -146,11 +153,12 @@ class Daemon:
                 self._wake_fd.recv(64)
             if self._writer.fileno() in descriptors:
                 self._written()
-            self._network()
+            self._receive()
         if len(ready) > len(descriptors) or server.pending:
             for effects in self._port.receive(time.monotonic_ns()):
                 self._perform(effects)
         self._expire()
+        self._perform(self._security.flush(self.node, time.monotonic_ns()))
         server.flush()
         if self._stopping and self.node.ring.leave_copies is None:
             self._perform(self.node.leave(time.monotonic_ns()))
@@ -159,75 +167,78 @@ class Daemon:
         """Tell the core; after a token timeout, what waits is of a ring that has gone on."""
         now_ns = time.monotonic_ns()
         if gap_ns >= self.node.ring.token_loss_ns:
-            for s in (self._sockets.data, self._sockets.token):
-                for _ in range(STALE_TRAINS_MAX):
-                    if self._sockets.receive(s) is None:
-                        break
+            self._network.drop_waiting()
         self._perform(self.node.pause(gap_ns, now_ns))
 
     def _timeout_ms(self, now_ns: int) -> int:
         if self._port.server.pending:
             return 1
-        deadline = self.node.deadline_ns()
-        if deadline is None:
-            return SLEEP_MAX_MS
+        network, node = self._network.deadline_ns(), self.node.deadline_ns()
+        deadline = network if node is None else min(network, node)
         return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
 
-    def _network(self) -> None:
-        """Read data before the token, because it was sent before it, unless the ring says so."""
-        sockets, ring = self._sockets, self.node.ring
-        budget = DATAGRAMS_PER_WAKE
-        while budget > 0:
-            if ring.token_first and (train := sockets.receive(sockets.token)) is not None:
-                self._train(*train)
-            if (train := sockets.receive(sockets.data)) is None:
-                break
-            budget -= 1 + len(train[0]) // max(train[1], 1)
-            self._train(*train)
-        budget = DATAGRAMS_PER_WAKE
-        while budget > 0 and (train := sockets.receive(sockets.token)) is not None:
-            budget -= 1
-            self._train(*train)
+    def _receive(self) -> None:
+        for link, train in self._network.receive(self._token_first):
+            self._train(link, *train)
 
-    def _train(self, buffer: bytes, size: int, source: Address) -> None:
+    def _token_first(self) -> bool:
+        return self.node.ring.token_first
+
+    def _train(self, link: int, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
-        for sender, order, data in self._opener.open_train(buffer, size, source[0], now_ns):
+        security = self._security
+        for sender, order, data in security.opener.open_train(buffer, size, source[0], now_ns):
+            kind = data[:1]
+            if kind in SECURITY_TYPES:  # which do not tell where a node is
+                security.message(data, sender, order, source[0], now_ns)
+                continue
+            self._network.learn(link, sender, source)
+            if kind == PROBE:
+                self._reached(self._network.probe(link, sender, data, now_ns), now_ns)
+                continue
             try:
                 message = messages.decode(data)
             except messages.DecodeError as error:
                 self._messages_malformed += 1
                 _LOG.debug("message_malformed", address=source[0], rule=str(error))
                 continue
-            self._sockets.learn(sender, source)
             self._perform(self.node.receive(message, sender, order, now_ns))
-        if self._opener.digest_failures:
-            self._opener.digest_failures.clear()
-            self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
+        security.refused(source, now_ns, alone=len(self.node.groups.nodes) == 1)
+
+    def _send(self, node_id: int | None, datagrams: list[seal.Datagram]) -> None:
+        if node_id is None:
+            self._network.multicast(datagrams, members_only=False)
+        else:
+            self._network.unicast(node_id, datagrams)
+
+    def _reached(self, changes: list[Reached], now_ns: int) -> None:
+        for change in changes:
+            tell = self.node.link_up if isinstance(change, LinkUp) else self.node.link_down
+            self._perform(tell(change.node_id, now_ns))
 
     def _expire(self) -> None:
         now_ns = time.monotonic_ns()
         deadline = self.node.deadline_ns()
         if deadline is not None and deadline <= now_ns:
             self._perform(self.node.expire(now_ns))
+        if self._network.deadline_ns() <= now_ns:
+            self._reached(self._network.expire(now_ns), now_ns)
         if now_ns - self._peers_saved_ns >= PEERS_SAVED_NS:
             self._peers_saved_ns = now_ns
-            self._store.save_peer_sessions(self._opener.sessions())
-            if self._sealer.worn:
-                self._store.renew_session()
+            self._store.save_peer_sessions(self._security.opener.sessions())
+        self._security.tick(self.node.groups.nodes, now_ns)
 
-    def _new_sealer(self) -> seal.Sealer:
-        size = datagram_size(self.config)
-        return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
+    def _seal(self, message: bytes) -> list[seal.Datagram]:
+        return self._security.sealer.pieces(message)
 
     def _written(self) -> None:
         """Go on with what waited for the disk."""
         try:
             for ticket, error in self._writer.finished():
                 self._store.written(ticket, error)
+                self._security.written(ticket, error)
         except WriterLostError as error:
             raise ExitError(Exit.RING_ID, str(error)) from error
-        if self._store.session != self._sealer.session:
-            self._sealer = self._new_sealer()
         held, self._held = self._held, []
         self._perform(held)
 
@@ -244,17 +255,17 @@ class Daemon:
             return
         datagrams: list[seal.Datagram] = []
         for effect in effects:
-            if isinstance(effect, Multicast):
-                datagrams += self._sealer.pieces(messages.encode(effect.message))
+            if isinstance(effect, Multicast) and type(effect.message) is messages.Data:
+                datagrams += self._security.sealer.pieces(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
             else:
                 if datagrams:
-                    self._sockets.multicast(datagrams)
+                    self._multicast(datagrams)
                     datagrams = []
                 if isinstance(effect, Unicast):
-                    sealed = self._sealer.pieces(messages.encode(effect.message))
-                    self._sockets.unicast(effect.node_id, sealed)
+                    sealed = self._security.sealer.pieces(messages.encode(effect.message))
+                    self._network.unicast(effect.node_id, sealed)
                 elif isinstance(effect, Persist):
                     if not self._store.durable(effect.ring_seq):
                         self._hold(effects[effects.index(effect) :])
@@ -262,12 +273,21 @@ class Daemon:
                 else:
                     self._perform_rare(effect)
         if datagrams:
-            self._sockets.multicast(datagrams)
+            self._multicast(datagrams)
+
+    def _multicast(self, datagrams: list[seal.Datagram]) -> None:
+        """Send data; while a ring forms, also to nodes that are in none with us yet."""
+        operational = self.node.ring.state is State.OPERATIONAL
+        self._network.multicast(datagrams, members_only=operational)
 
     def _perform_rare(self, effect: Effect) -> None:
         match effect:
+            case Multicast(message):
+                sealed = self._security.sealer.pieces(messages.encode(message))
+                self._network.multicast(sealed, members_only=False)
             case Configuration():
                 _log_configuration(effect)
+                self._network.set_members(effect.members)
             case Moved(old, new, cause):
                 log = _LOG.info if cause in LOUD_CAUSES else _LOG.debug
                 log("state", old=old.value, new=new.value, cause=cause.value)
@@ -293,9 +313,9 @@ class Daemon:
         self._stopping = True
 
     def _close(self, server: IpcServer) -> None:
-        self._store.save_peer_sessions(self._opener.sessions())
+        self._store.save_peer_sessions(self._security.opener.sessions())
         server.close()
-        self._sockets.close()
+        self._network.close()
         self._context.destroy(0)
         self._writer.close()
 
@@ -303,10 +323,11 @@ class Daemon:
         """Return the status document; keys in docs/operating.md."""
         node, ring = self.node, self.node.ring
         counters: dict[str, int] = {}
-        for stats in (ring.stats, node.stats, self._sockets.stats, self._port.server.stats):
+        for stats in (ring.stats, node.stats, self._port.server.stats):
             counters |= dataclasses.asdict(stats)
+        counters |= self._network.counters()
         for rule, count in {
-            **self._opener.failures,
+            **self._security.opener.failures,
             "malformed": self._messages_malformed,
         }.items():
             counters[f"datagrams_dropped_{rule.replace(' ', '_')}"] = count
@@ -325,6 +346,7 @@ class Daemon:
                 "representative": ring.installed_ring.representative,
             },
             "members": list(ring.members),
+            "links": self._network.status(),
             "groups": [
                 {
                     "group": key.name.decode("utf-8", "backslashreplace"),
@@ -334,13 +356,18 @@ class Daemon:
                     ],
                 }
                 for key in sorted(node.groups.groups)
+                if key.name != GROUP_NAME
             ],
+            "keys": self._security.status(),
             "counters": counters,
         }
 
 
 LOUD_CAUSES: Final = frozenset(
-    {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
+    {
+        *(Cause.TOKEN_LOST, Cause.HEARTBEAT_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE),
+        *(Cause.PROTOCOL_ERROR, Cause.SYNC_TIMEOUT, Cause.FORCED),
+    }
 )
 
 
@@ -366,29 +393,6 @@ class Gap:
         return busy_ns + max(late_ns, 0) + suspended_ns
 
 
-class DigestLog:
-    """One line per source and ten seconds about datagrams under another key."""
-
-    def __init__(self) -> None:
-        self._sources: Final[dict[str, tuple[int, int]]] = {}  # -> (logged at, count)
-        self._first_ns = 0
-
-    def count(self, source: Address, now_ns: int, *, alone: bool) -> None:
-        """Count one datagram; log it if this source was not logged lately."""
-        name = source[0]
-        if name not in self._sources and len(self._sources) >= DIGEST_SOURCES_MAX:
-            return
-        self._first_ns = self._first_ns or now_ns
-        logged_ns, count = self._sources.get(name, (now_ns - DIGEST_LOGGED_NS, 0))
-        count += 1
-        if now_ns - logged_ns >= DIGEST_LOGGED_NS:
-            logged_ns = now_ns
-            _LOG.warning("Invalid digest", address=f"{name}:{source[1]}", since_start=count)
-            if alone and now_ns - self._first_ns >= ALONE_NS:
-                _LOG.warning("other nodes use a different key or cluster_name")
-        self._sources[name] = (logged_ns, count)
-
-
 def _log_configuration(c: Configuration) -> None:
     if c.kind is ConfigurationKind.REGULAR:
         _LOG.info(
@@ -399,15 +403,6 @@ def _log_configuration(c: Configuration) -> None:
         )
     elif c.left:
         _LOG.info("ring_lost", left=tuple(c.left), remain=tuple(c.members))
-
-
-def _key(config: NodeConfig) -> tuple[int, seal.ClusterKey | None]:
-    if not config.totem.secauth:
-        _LOG.warning("ring_not_secured", rule="secauth is off: no encryption, no authentication")
-        return seal.NONE, None
-    key = config.totem.key_text.encode() or keyfile.read(config.totem.key_file)
-    cipher = seal.ALGORITHMS[config.totem.crypto_cipher]
-    return cipher, seal.ClusterKey(key, config.totem.cluster_name)
 
 
 def _access(config: NodeConfig) -> Access:

@@ -63,6 +63,29 @@ def test_a_pulled_cable_and_its_return(ring: tuple[Laboratory, Members]) -> None
     nodes.wait_ring(1, 2, 3, 4, 5)
 
 
+def test_an_address_that_is_removed_takes_the_node_off_and_brings_it_back(
+    ring: tuple[Laboratory, Members],
+) -> None:
+    bed, nodes = ring
+    bed.remove_address(3)
+    wait_for(lambda: "network_lost" in nodes[3].log(), "the node notices")
+    nodes.wait_ring(3)
+    nodes.wait_ring(1, 2, 4, 5)
+    bed.add_address(3)
+    nodes.wait_ring(1, 2, 3, 4, 5)
+
+
+def test_an_interface_that_is_pulled_out_comes_back_as_another(
+    ring: tuple[Laboratory, Members],
+) -> None:
+    bed, nodes = ring
+    bed.remove_interface(4)
+    nodes.wait_ring(4)
+    nodes.wait_ring(1, 2, 3, 5)
+    bed.add_interface(4)
+    nodes.wait_ring(1, 2, 3, 4, 5)
+
+
 def test_kill_9_is_survived_and_the_node_comes_back(ring: tuple[Laboratory, Members]) -> None:
     _, nodes = ring
     nodes[1].kill()
@@ -99,6 +122,32 @@ def test_five_percent_loss_neither_breaks_the_ring_nor_loses_a_message(directory
 def test_a_ring_over_ipv6(directory: Path) -> None:
     with laboratory(3) as bed, members(bed, directory, Shape(version=6)) as nodes:
         nodes.start()
+
+
+def test_a_node_waits_for_its_network(directory: Path) -> None:
+    with laboratory(2) as bed, members(bed, directory) as nodes:
+        bed.remove_address(2)
+        nodes[1].start()
+        nodes[2].start()
+        nodes.wait_ring(1)
+        wait_for(lambda: "network_missing" in nodes[2].log(), "node 2 says what it waits for")
+        bed.add_address(2)
+        nodes.wait_ring(1, 2)
+
+
+def test_a_netmtu_over_the_mtu_is_named(directory: Path) -> None:
+    shape = Shape(totem={"netmtu": 9000})
+    with laboratory(2) as bed, members(bed, directory, shape) as nodes:
+        nodes.start()
+        with traffic(nodes.all) as messages:
+            messages.exchange(1, 10)
+            log = nodes[1].log()
+            assert "netmtu_too_large link=0 interface=net0 netmtu=9000 mtu=1500" in log
+            messages.send(1, 20_000)
+            wait_for(lambda: "datagram_too_long" in nodes[1].log(), "the datagram is named")
+            for host in (1, 2):
+                bed.set_mtu(host, 0, 9000)
+            messages.wait_all()
 
 
 def test_a_ring_of_unicast(directory: Path) -> None:

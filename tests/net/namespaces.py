@@ -85,6 +85,10 @@ class Host:
             return f"fd77:{network}::{self.number:x}"
         return f"10.77.{network}.{self.number}"
 
+    def link_local(self, network: int = 0) -> str:
+        """Return the IPv6 address that its interface has by itself, from its hardware address."""
+        return f"fe80::77:ff:fe{network:02x}:{self.number:x}"
+
     def pids(self) -> list[int]:
         """Return the processes in it."""
         return [int(pid) for pid in run("ip", "netns", "pids", self.namespace).split()]
@@ -296,9 +300,10 @@ class Laboratory:
         self._tc([f"qdisc add dev {_port(host, network)} clsact"])
 
     def set_mtu(self, host: int, network: int, mtu: int) -> None:
-        """Set the MTU of a host's interface."""
+        """Set the MTU of a host's interface and of the port it is plugged into."""
         namespace = self.host(host).namespace
         run("ip", "-n", namespace, "link", "set", f"net{network}", "mtu", str(mtu))
+        run("ip", "-n", self.switch, "link", "set", _port(host, network), "mtu", str(mtu))
 
 
 def _port(host: int, network: int) -> str:

@@ -18,6 +18,7 @@ from openais import status
 from tests.net.namespaces import Host, Laboratory
 
 GROUPS: Final = {4: "239.192.77.{}", 6: "ff15::77:{}"}
+LINK_LOCAL_GROUP: Final = "ff12::77"
 PORT: Final = 5405
 KEY: Final = bytes(range(128))
 STOP_TIMEOUT_S: Final = 15.0
@@ -68,6 +69,8 @@ class Shape:
     transport: str = "udp"
     totem: Mapping[str, str | int] = field(default_factory=dict)  # further directives
     nodelist: bool = False  # always with udpu
+    broadcast: bool = False
+    link_local: bool = False  # IPv6 addresses that mean nothing without an interface
 
 
 def configuration(shape: Shape, host: Host, hosts: Sequence[Host], directory: Path) -> str:
@@ -76,11 +79,16 @@ def configuration(shape: Shape, host: Host, hosts: Sequence[Host], directory: Pa
     interfaces = []
     for number, network in enumerate(shape.networks):
         group = GROUPS[shape.version].format(number + 1)
+        if shape.link_local:
+            address, group = f"{host.link_local(network)}%net{network}", LINK_LOCAL_GROUP
+        else:
+            address = host.address(network, shape.version)
+        line = "broadcast: yes" if shape.broadcast else f"mcastaddr: {group}"
         interfaces.append(
             _INTERFACE.format(
                 number=number,
-                address=host.address(network, shape.version),
-                group="" if udpu else f"        mcastaddr: {group}\n",
+                address=address,
+                group="" if udpu else f"        {line}\n",
                 port=PORT + 2 * number,
             )
         )

@@ -43,11 +43,19 @@ class Traffic:
 
     def exchange(self, count: int, size: int = 1000) -> None:
         """Send so many messages from each node; return when all have all, in one order."""
+        self.send(count, size)
+        self.wait_all()
+
+    def send(self, count: int, size: int = 1000) -> None:
+        """Send so many messages from each node."""
         for number in range(self._sent, self._sent + count):
             for node, end in zip(self._numbers, self._ends, strict=True):
                 end.mcast(_NUMBER.pack(node, number).ljust(size, b"."), wait=DEADLINE_S)
                 end.dispatch()
         self._sent += count
+
+    def wait_all(self) -> None:
+        """Return when every node has everything, in one order."""
         wanted = self._sent * len(self._ends)
         self._wait(lambda: all(len(r) >= wanted for r in self.received), "all is delivered")
         first, *others = self.received

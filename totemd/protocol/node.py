@@ -412,7 +412,7 @@ class Node:
             return Refusal.TRY_AGAIN, f"{WINDOW_MESSAGES} messages wait for the ring"
         if c.outstanding and c.outstanding_bytes + len(payload) > WINDOW_BYTES:
             return Refusal.TRY_AGAIN, f"{WINDOW_BYTES} bytes wait for the ring"
-        if not self.packer.room(len(payload)):
+        if c.seat is None and not self.packer.room(len(payload)):
             return Refusal.TRY_AGAIN, "the send queue of this node is full"
         return None
 

@@ -20,7 +20,7 @@ HEADER: Final = struct.Struct(">BBHH")  # version, flags, chain, number of segme
 LENGTH_SIZE: Final = 2
 SEGMENTS_MAX: Final = 4096  # per frame
 MESSAGE_SIZE_MAX: Final = (1 << 20) + 1024  # one message with its header
-QUEUE_SIZE_MAX: Final = 64 << 20  # bytes waiting to be sent; more is refused
+QUEUE_SIZE_MAX: Final = 256 << 20  # bytes waiting to be sent; more of an application is refused
 VIEW_SIZE_MIN: Final = 4096  # a shorter segment is copied: it must not keep its frame alive
 SAFE: Final = 3
 AGREED: Final = 2
@@ -181,24 +181,27 @@ class Assembler:
                 self.segments_dropped += 1
                 if middle:
                     return []
+            elif not self._grow(partial, first):
+                if middle:
+                    return []
             elif middle:
-                self._grow(originator, partial, first)
+                self._partial[originator] = partial
                 return []
             else:
-                partial.parts.append(first)
                 segments.insert(0, b"".join(partial.parts))
         if continued:
             last = segments.pop()
             self._partial[originator] = _Partial(chain, [last], len(last))
         return segments
 
-    def _grow(self, originator: int, partial: _Partial, part: bytes | memoryview) -> None:
+    def _grow(self, partial: _Partial, part: bytes | memoryview) -> bool:
+        """Add a segment; False: no sender makes such a message, so it is dropped."""
         partial.parts.append(part)
         partial.size += len(part)
-        if partial.size <= MESSAGE_SIZE_MAX:
-            self._partial[originator] = partial
-        else:
-            self.segments_dropped += len(partial.parts)
+        if len(part) and partial.size <= MESSAGE_SIZE_MAX:
+            return True
+        self.segments_dropped += len(partial.parts)
+        return False
 
 
 def _segments(frame: bytes | memoryview) -> list[bytes | memoryview] | None:

@@ -1,7 +1,7 @@
 """Closed process groups: ordered multicast to the members of a named group.
 
 One connection is in at most one group. Messages and changes of membership reach every member in
-one order. After corosync's CPG; what differs is told in docs/sdk.md.
+one order. After corosync's CPG; what differs is told in docs/cpg.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Final
 from openais import errors
 from openais.groupclient import TIMEOUT_S, GroupClient
 from openais.groups import (
-    MESSAGE_SIZE_MAX,
     Address,
     Change,
     ConfigurationChange,
@@ -30,6 +29,7 @@ from openais.groups import (
 from openais.handle import DispatchFlags
 from openais.iterations import Description, Iteration, IterationType, descriptions, question
 from openais.parts import LARGE_SIZE_MAX
+from openais.portconnection import MESSAGE_SIZE_MAX, Payload
 from openais.wire import port as wire
 from openais.wire.port import Guarantee, Reason, RingId
 
@@ -93,6 +93,8 @@ class Cpg(GroupClient):
         AisError: ERR_TRY_AGAIN, totemd does not answer; ERR_ACCESS; ERR_INVALID_PARAM, flags.
     """
 
+    _connection: GroupConnection
+
     def __init__(
         self,
         deliver: Callable[[Delivery], None] | None = None,
@@ -143,7 +145,7 @@ class Cpg(GroupClient):
             begun = self._connection.joining(name)
             try:
                 self._connection.request(
-                    "cpg.join", lambda request: wire.Join(request, name), timeout
+                    "cpg.join", lambda n: self._connection.join_message(n, name), timeout
                 )
             except errors.AisError as error:
                 if begun:
@@ -181,7 +183,7 @@ class Cpg(GroupClient):
 
     def mcast(
         self,
-        payload: bytes | bytearray | memoryview,
+        payload: Payload,
         guarantee: Guarantee = Guarantee.AGREED,
         *,
         wait: float = 0,

@@ -20,8 +20,8 @@ from openais.configurations import (
     group_key,
 )
 from openais.groupclient import TIMEOUT_S, GroupClient
-from openais.groups import MESSAGE_SIZE_MAX
 from openais.handle import DispatchFlags
+from openais.portconnection import MESSAGE_SIZE_MAX, Payload
 from openais.wire import port as wire
 from openais.wire.port import ConfigurationKind, Guarantee, RingId
 
@@ -111,7 +111,7 @@ class Evs(GroupClient):
         self._connection.left(keys)
 
     def mcast_joined(
-        self, payload: bytes, guarantee: Guarantee = Guarantee.AGREED, *, wait: float = 0
+        self, payload: Payload, guarantee: Guarantee = Guarantee.AGREED, *, wait: float = 0
     ) -> None:
         """Multicast a message to all groups that this handle has joined.
 
@@ -129,7 +129,7 @@ class Evs(GroupClient):
     def mcast_groups(
         self,
         groups: Iterable[str | bytes],
-        payload: bytes,
+        payload: Payload,
         guarantee: Guarantee = Guarantee.AGREED,
         *,
         wait: float = 0,
@@ -143,4 +143,4 @@ class Evs(GroupClient):
 
     def membership(self) -> Membership:
         """Return the nodes of the last regular configuration that this handle was told."""
-        return self._connection.ring_membership(self._delivered)
+        return self._connection.membership(self._delivered)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
 from openais import errors
-from openais.groups import GroupConnection
 from openais.handle import CS_WAITS, CallbackQueue, DispatchFlags
+from openais.portconnection import PortConnection
 
 QUEUE_BYTES_MAX: Final = 8 << 20  # of events that wait here; more stays with totemd
 QUEUE_EVENTS_MAX: Final = 10_000
@@ -25,7 +25,7 @@ class GroupClient:
         context: whatever the application wants to find here again.
     """
 
-    _connection: GroupConnection
+    _connection: PortConnection
 
     def __init__(self, name: str) -> None:
         self.context: Any = None

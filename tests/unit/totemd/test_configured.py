@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.openais.node.configs import MINIMAL, in_totem, loaded
+from tests.unit.openais.node.configs import MINIMAL, in_totem, loaded, nodelist
 from totemd.configured import parameters, seat_limits
 from totemd.protocol.parameters import MS, RingParameters
 from totemd.protocol.seats import SeatLimits
@@ -20,3 +20,17 @@ def test_a_file_that_says_nothing_gives_the_rings_own_defaults(tmp_path: Path) -
 def test_what_the_file_says_reaches_the_ring(tmp_path: Path) -> None:
     ring = parameters(loaded(tmp_path, in_totem("token: 500\nseqno_unchanged_const: 7")))
     assert (ring.token_ns, ring.consensus_ns, ring.idle_rotations) == (500 * MS, 600 * MS, 7)
+
+
+def test_every_value_of_a_choice_is_one_of_the_rings(tmp_path: Path) -> None:
+    for lines in (
+        "flow: backlog\naccel_priority: eager\nrequest_limit: current",
+        "token_warning: 100\nmax_nodes: 255",
+        "preset: fast",
+        "preset: loopback",
+    ):
+        parameters(loaded(tmp_path, in_totem(lines)))
+
+
+def test_a_long_nodelist_with_a_short_token_fits_the_ring(tmp_path: Path) -> None:
+    parameters(loaded(tmp_path, in_totem("token: 200") + nodelist(64)))

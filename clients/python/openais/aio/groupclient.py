@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from openais import errors
 from openais.groupclient import QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX
-from openais.groups import GroupConnection, result
+from openais.portconnection import PortConnection, result
 from openais.wire.status import Status
 
 ROOM_POLL_S: Final = 0.005  # between attempts while the queue of messages to send is full
@@ -25,7 +25,7 @@ class GroupClient(Generic[Event]):
         context: whatever the application wants to find here again.
     """
 
-    _connection: GroupConnection
+    _connection: PortConnection
 
     def __init__(self, timeout: float) -> None:
         self.context: Any = None

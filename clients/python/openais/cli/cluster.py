@@ -86,11 +86,31 @@ def _row(name: str, document: dict[str, Any] | None) -> list[object]:
             state,
             pid,
             _ids(document["members"]),
-            f"ring {ring['seq']}.{ring['representative']}",
+            f"ring {ring['seq']}.{ring['representative']}{_links(document)}",
         ]
     counts = ", ".join(f"{value} {key}" for key, value in document["machine"].items())
     detail = f"{document['sessions']} sessions, {counts}"
     return [document["state"], pid, _ids(document["view"]["members"]), detail]
+
+
+def _links(document: dict[str, Any]) -> str:
+    """Return what is wrong with the networks of a node, else how many there are."""
+    links = document["links"]
+    wrong = []
+    for link in links:
+        if link["interface"] is None:
+            wrong.append(f"link {link['link']} has no interface")
+        elif not link["running"]:
+            wrong.append(f"link {link['link']} has no carrier")
+        else:
+            wrong += [
+                f"link {link['link']} to {node['node_id']} {node['state']}"
+                for node in link["nodes"]
+                if node["state"] != "up"
+            ]
+    if not wrong and len(links) > 1:
+        wrong = [f"{len(links)} links up"]
+    return "".join(f", {text}" for text in wrong)
 
 
 def _ids(members: list[int]) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from openais import __version__
-from openais.cli import ckpt, cluster
+from openais.cli import ckpt, cluster, config, key
 from openais.errors import AisError, TryAgainError
 from openais.node import paths
+from openais.node.program import absolute
 
 LOCAL_CLUSTER_MODULE: Final = "deploy.local"  # comes with the package openais-node
 FAILED: Final = 1
@@ -54,10 +55,26 @@ def _local_cluster(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="openais", description=__doc__)
     parser.add_argument("--version", action="version", version=f"openais {__version__}")
-    rooms = parser.add_subparsers(dest="room", required=True, metavar="cluster|ckpt")
+    rooms = parser.add_subparsers(dest="room", required=True, metavar="cluster|ckpt|config|key")
     _cluster(rooms.add_parser("cluster", help="up, down, status of a cluster"))
     _ckpt(rooms.add_parser("ckpt", help="look into checkpoints"))
+    _config(rooms.add_parser("config", help="check and show openais.conf"))
+    _key(rooms.add_parser("key", help="change the key of a running cluster"))
     return parser
+
+
+def _key(room: argparse.ArgumentParser) -> None:
+    commands = room.add_subparsers(dest="command", required=True, metavar="status|rotate|retire")
+    for name, run, help_text in (
+        ("status", key.status, "which keys a node sends under and accepts"),
+        ("rotate", key.rotate, "change the key on all nodes, without a pause"),
+        ("retire", key.retire, "accept old keys no longer, on all nodes"),
+    ):
+        one = commands.add_parser(name, help=help_text)
+        one.add_argument("--run-dir", type=Path, help="of a node; else OPENAIS_RUN_DIR, /run/ais")
+        if name != "status":
+            one.add_argument("--wait", type=float, default=30.0, help="seconds; 30")
+        one.set_defaults(run=run)
 
 
 def _cluster(room: argparse.ArgumentParser) -> None:
@@ -83,4 +100,27 @@ def _ckpt(room: argparse.ArgumentParser) -> None:
         one.add_argument("--json", action="store_true", help="JSON")
         if name != "list":
             one.add_argument("name", help="of the checkpoint")
+        one.set_defaults(run=run)
+
+
+def _config(room: argparse.ArgumentParser) -> None:
+    commands = room.add_subparsers(dest="command", required=True, metavar="check|show")
+    for name, run, help_text in (
+        ("check", config.check, "what a start would find wrong, and its exit status"),
+        ("show", config.show, "what the configuration says, with the origin of each value"),
+    ):
+        one = commands.add_parser(name, help=help_text)
+        one.add_argument(
+            "file",
+            nargs="?",
+            type=absolute,
+            metavar="FILE",
+            help="else OPENAIS_MAIN_CONFIG_FILE, /etc/ais/openais.conf",
+        )
+        one.add_argument("-a", dest="amf_file", type=absolute, metavar="FILE", help="amf.conf")
+        one.add_argument("-k", dest="key_file", type=absolute, metavar="FILE", help="key file")
+        one.add_argument("--lenient", action="store_true", help="unknown directives are warnings")
+        if name == "show":
+            one.add_argument("--effective", action="store_true", help="every value that counts")
+            one.add_argument("--json", action="store_true", help="JSON")
         one.set_defaults(run=run)

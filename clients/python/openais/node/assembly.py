@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Final
 
 from openais.node import paths, presets, timing
 from openais.node.binding import DERIVED, BoundSection
-from openais.node.directives import SERVICE_NAMES, SUBSYSTEMS
+from openais.node.directives import SERVICES, SUBSYSTEMS
 from openais.node.exits import Exit
 from openais.node.machine import Machine
 from openais.node.model import (
@@ -86,7 +87,10 @@ _NUMBERS: Final = {
     "max_unstable_bytes": "max_unstable_bytes",
 }
 
-_SERVICES: Final = dict(zip(SERVICE_NAMES, ("clm", "ckpt", "cpg"), strict=True))
+_OF_SUBSYSTEMS: Final = (  # keys of a subsystem that are those of all where it has none
+    *("to_stderr", "to_logfile", "to_syslog", "debug"),
+    *("logfile_priority", "syslog_priority", "syslog_facility"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +130,14 @@ class Assembler:
         self._given = given
         self._problems = problems
 
-    def assemble(self, more_identities: tuple[BoundSection, ...]) -> NodeConfig:
+    def assemble(self) -> NodeConfig:
         """Check across directives, derive what was left out, build the values.
 
         Raises:
             TooManyProblemsError: see `Problems.error`.
         """
         presets.apply(self._root, self._totem.text("preset"))
-        network = Network(self._root, self._machine, self._problems)
+        network = Network(self._root, self._machine, self._problems, testing=self._given.testing)
         self._check_file()
         self._totem.fill("ip_version", timing.ip_version(self._totem), DERIVED)
         nodes = network.nodes()
@@ -141,7 +145,7 @@ class Assembler:
         interfaces = network.interfaces(local_entry)
         node_id, node_name = self._identify(local_entry, interfaces)
         timing.complete(self._totem, len(nodes), self._problems)
-        uidgid = (*self._root.all("uidgid"), *more_identities)
+        self._check_buffer(len(nodes))
         return NodeConfig(
             path=self._given.path,
             amf_file=self._amf_file(),
@@ -151,7 +155,7 @@ class Assembler:
             logging=self._logging(),
             system=self._system(),
             ipc=self._ipc(),
-            identities=tuple(self._identity(section) for section in uidgid),
+            identities=tuple(self._identity(section) for section in self._root.all("uidgid")),
             service_memory=self._service_memory(),
             quorum=self._quorum(nodes),
             services=self._services(),
@@ -267,6 +271,18 @@ class Assembler:
             **{field: totem.integer(key) for field, key in _NUMBERS.items()},
         )
 
+    def _check_buffer(self, nodes_count: int) -> None:
+        totem, granted = self._totem, self._machine.receive_buffer_max_bytes
+        window = totem.optional_integer("window_size") or timing.automatic_window(nodes_count)
+        wanted = window * totem.integer("netmtu")
+        if granted is not None and wanted > granted:
+            self._problems.warning(
+                totem.origin_of("window_size"),
+                f"totem.window_size: {window} messages of totem.netmtu {totem.integer('netmtu')} "
+                f"are over the {granted} bytes that the kernel lets wait at a socket; set "
+                f"net.core.rmem_max to {wanted} or more",
+            )
+
     def _key_file(self) -> Path:
         totem, given = self._totem, self._given
         if given.key_file is not None:
@@ -363,41 +379,69 @@ class Assembler:
 
     def _logging(self) -> LoggingConfig:
         section = self._root.one("logging")
-        logfile = section.optional_path("logfile")
-        if section.boolean("to_logfile") and logfile is None:
-            self._problems.error(
-                section.origin_of("to_logfile"),
-                "logfile missing",
-                status=Exit.LOGGING_CONFIGURATION,
-            )
-        return LoggingConfig(
+        general = LoggingConfig(
             to_stderr=section.boolean("to_stderr"),
             to_logfile=section.boolean("to_logfile"),
             to_syslog=section.boolean("to_syslog"),
-            logfile=logfile,
+            logfile=section.optional_path("logfile"),
             logfile_priority=section.text("logfile_priority"),
             syslog_priority=section.text("syslog_priority"),
             syslog_facility=section.text("syslog_facility"),
             debug=section.text("debug"),
             timestamp=section.text("timestamp"),
+            fileline=section.boolean("fileline"),
+            function_name=section.boolean("function_name"),
             format=section.text("format"),
-            subsystems=tuple(self._subsystems(section)),
+            blackbox=section.boolean("blackbox"),
         )
+        self._check_logfile(general, section)
+        return dataclasses.replace(general, subsystems=self._subsystems(section, general))
 
-    def _subsystems(self, logging: BoundSection) -> list[Subsystem]:
-        found = []
-        for section in logging.all("logging.logger_subsys"):
-            name = section.optional_text("subsys")
-            if name is None:
-                continue
-            if name.upper() not in SUBSYSTEMS:
-                self._problems.warning(
-                    section.origin_of("subsys"),
-                    f'logging.logger_subsys.subsys: "{name}" is no subsystem',
+    def _check_logfile(self, logging: LoggingConfig, section: BoundSection) -> None:
+        if logging.to_logfile and logging.logfile is None:
+            self._problems.error(
+                section.origin_of("to_logfile"),
+                "logfile missing",
+                status=Exit.LOGGING_CONFIGURATION,
+            )
+
+    def _subsystems(self, section: BoundSection, general: LoggingConfig) -> tuple[Subsystem, ...]:
+        found: dict[str, Subsystem] = {}
+        for own in section.all("logging.logger_subsys"):
+            name = (own.optional_text("subsys") or "").upper()
+            if name in found:
+                self._problems.error(
+                    own.origin, f"logging.logger_subsys: {name} has a section already"
                 )
-            debug = section.optional_text("debug") or logging.text("debug")
-            found.append(Subsystem(name.upper(), debug))
-        return found
+            elif name:
+                found[name] = self._subsystem(name, own, general)
+        return tuple(found.values())
+
+    def _subsystem(self, name: str, own: BoundSection, general: LoggingConfig) -> Subsystem:
+        if name not in SUBSYSTEMS:
+            self._problems.warning(
+                own.origin_of("subsys"),
+                f'logging.logger_subsys.subsys: "{own.text("subsys")}" is no subsystem',
+            )
+        if own.has("tags"):
+            own.fill("debug", "trace", own.origin_of("tags"))
+        for key in _OF_SUBSYSTEMS:
+            own.fill(key, getattr(general, key), DERIVED)
+        if general.logfile is not None:
+            own.fill("logfile", general.logfile, DERIVED)
+        logging = dataclasses.replace(
+            general,
+            to_stderr=own.boolean("to_stderr"),
+            to_logfile=own.boolean("to_logfile"),
+            to_syslog=own.boolean("to_syslog"),
+            logfile=own.optional_path("logfile"),
+            logfile_priority=own.text("logfile_priority"),
+            syslog_priority=own.text("syslog_priority"),
+            syslog_facility=own.text("syslog_facility"),
+            debug=own.text("debug"),
+        )
+        self._check_logfile(logging, own)
+        return Subsystem(name, logging)
 
     def _system(self) -> SystemConfig:
         section = self._root.one("system")
@@ -405,7 +449,7 @@ class Assembler:
         state = self._directory(section, "state_dir", "STATE_DIRECTORY", paths.STATE_DIR)
         try:
             paths.socket_path(run, "x" * paths.SOCKET_NAME_SIZE_MAX)
-        except paths.SocketPathError:
+        except ValueError:  # too long, or without a form in the file system's encoding
             limit = paths.SOCKET_PATH_SIZE_MAX - paths.SOCKET_NAME_SIZE_MAX - 1
             self._problems.error(
                 section.origin_of("run_dir"),
@@ -459,13 +503,13 @@ class Assembler:
     def _services(self) -> ServicesConfig:
         sections = self._root.all("service")
         if not sections:
-            return ServicesConfig(tuple(_SERVICES.values()))
+            return ServicesConfig(tuple(SERVICES.values()))
         chosen = []
         for section in sections:
             name = section.optional_text("name")
             if name is None:
                 continue
-            if name not in _SERVICES:
+            if name not in SERVICES:
                 self._problems.warning(
                     section.origin_of("name"), f"service {name} is not supported yet and ignored"
                 )
@@ -474,7 +518,7 @@ class Assembler:
                     section.origin_of("ver"), f"service {name}: ver 1 means that it does not start"
                 )
             else:
-                chosen.append(_SERVICES[name])
+                chosen.append(SERVICES[name])
         return ServicesConfig(tuple(dict.fromkeys(chosen)))
 
     def _clm(self) -> ClmConfig:

@@ -155,8 +155,15 @@ class _Binder:
         self._lenient = lenient
 
     def fill(self, written: Section, bound: BoundSection) -> None:
+        latest: dict[str, int] = {}
+        names = _DIRECTIVES[bound.rule.path]
         for directive in written.directives:
-            self._directive(directive, bound)
+            key = names[directive.key].key if directive.key in names else directive.key
+            latest[key] = max(latest.get(key, 0), directive.source)
+        for directive in written.directives:
+            key = names[directive.key].key if directive.key in names else directive.key
+            if directive.source == latest[key]:
+                self._directive(directive, bound)
         for section in written.sections:
             self._subsection(section, bound)
 
@@ -222,7 +229,9 @@ class _Binder:
 
     def _warn(self, written: Written, directive: Directive, name: str) -> None:
         treatment = directive.treatment
-        if treatment is Treatment.TRANSLATED:
+        if directive.note:
+            reason = f"{name}: {directive.note}"
+        elif treatment is Treatment.TRANSLATED:
             reason = f"{name} {treatment.value} {directive.meaning}"
         elif treatment is not Treatment.SERVED and written.value not in directive.harmless:
             reason = f"{name} {treatment.value}"

@@ -1,7 +1,8 @@
 """Read the configuration of a node: the file, the environment, this machine.
 
-The order of precedence: command line, then the file, then the environment, then the default;
-which file is read is decided by the command line, then the environment.
+The order of precedence: command line, then the sources (usually the file), then the environment,
+then the preset and the default; which file is read is decided by the command line, then the
+environment.
 """
 
 from __future__ import annotations
@@ -11,10 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from openais.node import paths
-from openais.node.assembly import AMF_VARIABLE, AUTHKEY_VARIABLE, Assembler, Given
+from openais.node import paths, sources
+from openais.node.assembly import (
+    AMF_VARIABLE,
+    AUTHKEY_VARIABLE,
+    INLINE_KEY_VARIABLE,
+    Assembler,
+    Given,
+)
 from openais.node.binding import BoundSection, bind
-from openais.node.exits import Exit, ExitError
+from openais.node.exits import Exit
+from openais.node.formats import BUILT_IN
 from openais.node.machine import Machine, this_machine
 from openais.node.model import (
     ClmConfig,
@@ -31,8 +39,9 @@ from openais.node.model import (
     SystemConfig,
     TotemConfig,
 )
+from openais.node.sources import ConfigError, Context, read_file
 from openais.node.syntax import parse
-from openais.node.tree import FILE_SIZE_MAX, Problems, Section, TooManyProblemsError
+from openais.node.tree import Problems, Section, TooManyProblemsError
 
 __all__ = [
     "ClmConfig",
@@ -58,16 +67,6 @@ CONFIG_VARIABLE: Final = "OPENAIS_MAIN_CONFIG_FILE"
 DROP_IN_FOLDER: Final = "uidgid.d"  # beside the configuration file
 DROP_IN_FILES_MAX: Final = 256
 _PATH_VARIABLES: Final = (CONFIG_VARIABLE, AMF_VARIABLE, AUTHKEY_VARIABLE)
-
-
-class ConfigError(ExitError):
-    """The configuration cannot be used; ``errors`` are complete lines for the operator."""
-
-    def __init__(self, errors: tuple[str, ...], exit_status: Exit) -> None:
-        count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
-        super().__init__(exit_status, f"{count} in the configuration", errors)
-        self.errors = errors
-        self.exit_status = exit_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +135,18 @@ def load_with_origins(
     problems.warnings.extend(warnings)
     tree = Section("", f"{path}:1")
     try:
-        parse(_read(path), str(path), problems, tree)
-        tree.stamp(1)
+        context = Context(
+            path,
+            amf_file or Path(environ.get(AMF_VARIABLE) or paths.AMF_CONFIG_FILE),
+            key_file or Path(environ.get(AUTHKEY_VARIABLE) or paths.KEY_FILE),
+            environ,
+            testing,
+            problems,
+        )
+        sources.run(environ.get(sources.VARIABLE) or sources.DEFAULT, BUILT_IN, tree, context)
         root = bind(tree, problems, lenient=lenient)
-        more = _drop_ins(path.parent / DROP_IN_FOLDER, problems)
-        config = Assembler(root, machine, given, problems).assemble(more)
+        root.sections += _drop_ins(path.parent / DROP_IN_FOLDER, problems)
+        config = Assembler(root, machine, given, problems).assemble()
     except TooManyProblemsError:
         problems.errors.append("further errors are not shown")
         raise ConfigError(tuple(problems.errors), _status(problems)) from None
@@ -158,7 +164,11 @@ def _status(problems: Problems) -> Exit:
 def _trusted(environ: Mapping[str, str], machine: Machine) -> tuple[dict[str, str], list[str]]:
     """Return what may be used of the environment, and warnings."""
     if machine.elevated:
-        ignored = [name for name in _PATH_VARIABLES if environ.get(name)]
+        ignored = [
+            name
+            for name in (*_PATH_VARIABLES, sources.VARIABLE, INLINE_KEY_VARIABLE)
+            if environ.get(name)
+        ]
         return {}, [
             f"environment variable {name} ignored: the process runs with elevated privileges"
             for name in ignored
@@ -173,39 +183,23 @@ def _trusted(environ: Mapping[str, str], machine: Machine) -> tuple[dict[str, st
     return dict(environ), []
 
 
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(FILE_SIZE_MAX + 1)
-    except OSError as error:
-        raise ConfigError(
-            (f"configuration file {path}: {error.strerror}",), Exit.MAIN_CONFIGURATION
-        ) from error
-    if len(data) > FILE_SIZE_MAX:
-        raise ConfigError(
-            (f"configuration file {path}: longer than {FILE_SIZE_MAX} bytes",),
-            Exit.MAIN_CONFIGURATION,
-        )
-    return data
-
-
-def _drop_ins(folder: Path, problems: Problems) -> tuple[BoundSection, ...]:
+def _drop_ins(folder: Path, problems: Problems) -> list[BoundSection]:
     """Read the identities of ``uidgid.d``; each file holds exactly one section ``uidgid``."""
     if not folder.is_dir():
-        return ()
+        return []
     files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
     found: list[BoundSection] = []
     for file in files[:DROP_IN_FILES_MAX]:
         found.extend(_drop_in(file, problems))
     if len(files) > DROP_IN_FILES_MAX:
         problems.error(str(folder), f"holds over {DROP_IN_FILES_MAX} files")
-    return tuple(found)
+    return found
 
 
 def _drop_in(file: Path, problems: Problems) -> list[BoundSection]:
     tree = Section("", f"{file}:1")
     before = len(problems.errors)
-    parse(_read(file), str(file), problems, tree)
+    parse(read_file(file), str(file), problems, tree)
     root = bind(tree, problems, lenient=False)
     names = [section.name for section in tree.sections]
     if len(problems.errors) == before and (tree.directives or names != ["uidgid"]):

@@ -29,6 +29,7 @@ from openais.node.values import (
     octal,
     size,
     text_of,
+    words_of,
 )
 
 _SYSLOG_PRIORITIES: Final = (
@@ -42,42 +43,54 @@ _SYSLOG_PRIORITIES: Final = (
     "debug",
 )
 _FACILITIES: Final = ("daemon", *(f"local{number}" for number in range(8)))
-SUBSYSTEMS: Final = ("TOTEM", "CLM", "CKPT", "CPG", "IPC")
+SUBSYSTEMS: Final = (
+    *("TOTEM", "CLM", "CKPT", "EVT", "LCK", "MSG", "AMF"),
+    *("EVS", "CPG", "IPC", "CFG", "QUORUM"),
+)
 
 _DEBUG: Final = choice("on", "off", "trace")
+_PRIORITY: Final = choice(*_SYSLOG_PRIORITIES)
+_TO_STDERR: Final = "write to standard error"
+_TO_LOGFILE: Final = "write to `logfile`"
+_TO_SYSLOG: Final = "write to `/dev/log`, when it is there"
+_LOGFILE: Final = "appended to; made with mode 0640; opened anew when it was renamed"
+_AS_ABOVE: Final = "as in `logging`"
 
 _LOGGING: Final = SectionRule(
     "logging",
     "Where log records go, and how many.",
     directives=(
-        Directive("to_stderr", BOOLEAN, "yes", "write to standard error"),
-        Directive("to_logfile", BOOLEAN, "no", "write to `logfile`", aliases=("to_file",)),
-        Directive("to_syslog", BOOLEAN, "yes", "write to `/dev/log`, when it is there"),
-        Directive("logfile", ABSOLUTE_PATH, meaning="appended to; made with mode 0640"),
-        Directive(
-            "logfile_priority",
-            choice(*_SYSLOG_PRIORITIES),
-            "info",
-            "least urgent level in the file",
-        ),
-        Directive(
-            "syslog_priority",
-            choice(*_SYSLOG_PRIORITIES),
-            "info",
-            "least urgent level in syslog",
-        ),
+        Directive("to_stderr", BOOLEAN, "yes", _TO_STDERR),
+        Directive("to_logfile", BOOLEAN, "no", _TO_LOGFILE, aliases=("to_file",)),
+        Directive("to_syslog", BOOLEAN, "yes", _TO_SYSLOG),
+        Directive("logfile", ABSOLUTE_PATH, meaning=_LOGFILE),
+        Directive("logfile_priority", _PRIORITY, "info", "least urgent level in the file"),
+        Directive("syslog_priority", _PRIORITY, "info", "least urgent level in syslog"),
         Directive("syslog_facility", choice(*_FACILITIES), "daemon", "facility in syslog"),
-        Directive("debug", _DEBUG, "off", "`on`: messages, `trace`: everything"),
+        Directive(
+            "debug",
+            _DEBUG,
+            "off",
+            "`on`: messages, `trace`: everything, to every place whatever its priority",
+        ),
         Directive(
             "timestamp",
             choice("off", "on", "hires"),
             "on",
             "before each line; `hires` with microseconds",
         ),
+        Directive("fileline", BOOLEAN, "off", "name file and line of the source in each record"),
+        Directive("function_name", BOOLEAN, "off", "name the function in each record"),
+        Directive(
+            "blackbox",
+            BOOLEAN,
+            "on",
+            "keep the last records in memory, up to 1 MiB; a daemon that ends by an error nobody "
+            "expected writes them to `blackbox/` in the state directory",
+        ),
         Directive(
             "format", choice("text", "json"), "text", "`event key=value` or one object a line"
         ),
-        *later("fileline", "function_name", "blackbox"),
     ),
 )
 
@@ -94,18 +107,36 @@ _LOGGER: Final = SectionRule(
             mandatory=True,
             meaning=f"one of {', '.join(SUBSYSTEMS)}; another one is a warning",
         ),
-        Directive("debug", _DEBUG, meaning="as in `logging`", otherwise="as in `logging`"),
-        *later(
-            "syslog_level",
-            "syslog_priority",
-            "tags",
-            "to_stderr",
-            "to_logfile",
-            "to_file",
-            "to_syslog",
-            "logfile",
+        Directive("to_stderr", BOOLEAN, meaning=_TO_STDERR, otherwise=_AS_ABOVE),
+        Directive(
+            "to_logfile", BOOLEAN, meaning=_TO_LOGFILE, otherwise=_AS_ABOVE, aliases=("to_file",)
+        ),
+        Directive("to_syslog", BOOLEAN, meaning=_TO_SYSLOG, otherwise=_AS_ABOVE),
+        Directive("logfile", ABSOLUTE_PATH, meaning=_LOGFILE, otherwise=_AS_ABOVE),
+        Directive(
             "logfile_priority",
+            _PRIORITY,
+            meaning="least urgent level in the file",
+            otherwise=_AS_ABOVE,
+        ),
+        Directive(
+            "syslog_priority",
+            _PRIORITY,
+            meaning="least urgent level in syslog",
+            otherwise=_AS_ABOVE,
+            aliases=("syslog_level",),
+        ),
+        Directive(
             "syslog_facility",
+            choice(*_FACILITIES),
+            meaning="facility in syslog",
+            otherwise=_AS_ABOVE,
+        ),
+        Directive("debug", _DEBUG, meaning="as in `logging`", otherwise=_AS_ABOVE),
+        Directive(
+            "tags",
+            words_of("|", "enter", "leave", *(f"trace{level}" for level in range(1, 9))),
+            meaning="predecessors' way to say `debug: trace`; without effect beside `debug`",
         ),
     ),
 )
@@ -134,7 +165,7 @@ _SYSTEM: Final = SectionRule(
             "priority of totemd, a nice value where real-time scheduling is not had",
         ),
         Directive("mlock", BOOLEAN, "yes", "totemd tries to stay in memory"),
-        *foreign("move_to_root_cgroup"),
+        *foreign("move_to_root_cgroup", "allow_knet_handle_fallback"),
     ),
 )
 
@@ -250,14 +281,18 @@ _QUORUM: Final = SectionRule(
     ),
 )
 
-SERVICE_NAMES: Final = ("openais_clm", "openais_ckpt", "corosync_cpg")
+SERVICES: Final = {  # name in the file -> ours
+    "openais_clm": "clm",
+    "openais_ckpt": "ckpt",
+    "corosync_cpg": "cpg",
+    "corosync_evs": "evs",
+}
 SERVICE_NAMES_LATER: Final = (
     "openais_evt",
     "openais_amf",
     "openais_msg",
     "openais_lck",
     "openais_tmr",
-    "corosync_evs",
     "corosync_cfg",
     "corosync_quorum",
 )
@@ -269,7 +304,7 @@ _SERVICE: Final = SectionRule(
     directives=(
         Directive(
             "name",
-            choice(*SERVICE_NAMES, *SERVICE_NAMES_LATER),
+            choice(*SERVICES, *SERVICE_NAMES_LATER),
             mandatory=True,
             meaning="the names of the predecessors",
         ),

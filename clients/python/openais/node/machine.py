@@ -15,6 +15,9 @@ from typing import Final, TypeAlias
 
 IpInterface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
+HOSTS_FILE: Final = Path("/etc/hosts")
+INTERFACES: Final = Path("/sys/class/net")
+ID_MAX: Final = 0xFFFF_FFFE  # of users and groups
 _NETLINK_ROUTE: Final = 0
 _RTM_NEWADDR: Final = 20
 _RTM_GETADDR: Final = 22
@@ -28,6 +31,8 @@ _IFADDRMSG: Final = struct.Struct("=BBBBI")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _ANSWER_SIZE_MAX: Final = 1 << 16
 _ANSWERS_MAX: Final = 1024  # datagrams of one dump
+
+_IFA_F_TENTATIVE: Final = 0x40  # IPv6: not yet known to be unique, so it cannot be bound
 
 _AUXV_ENTRY: Final = struct.Struct("@NN")
 _AT_SECURE: Final = 23
@@ -44,6 +49,9 @@ class Machine:
     user_id: Callable[[str], int | None]
     group_id: Callable[[str], int | None]
     elevated: bool  # the environment is not to be trusted
+    listed: Callable[[str], tuple[str, ...]] = lambda _: ()  # as resolve, from the hosts file only
+    mtu_bytes: Callable[[str], int | None] = lambda _: None  # of the interface of an own address
+    receive_buffer_max_bytes: int | None = None  # of a socket; None: unknown or no limit
 
 
 def this_machine() -> Machine:
@@ -56,12 +64,29 @@ def this_machine() -> Machine:
         _user_id,
         _group_id,
         _elevated(),
+        _listed,
+        _mtu_bytes,
+        _receive_buffer_max_bytes(),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class OwnAddress:
+    """One address of this machine."""
+
+    address: IpInterface
+    index: int  # of its interface
+    usable: bool
+
+
 def local_addresses() -> tuple[IpInterface, ...]:
-    """Ask the kernel for the addresses of all interfaces with their prefix lengths."""
-    found: list[IpInterface] = []
+    """Return the addresses of all interfaces with their prefix lengths."""
+    return tuple(own.address for own in own_addresses())
+
+
+def own_addresses() -> list[OwnAddress]:
+    """Ask the kernel for the addresses of all interfaces."""
+    found: list[OwnAddress] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as kernel:
         body = _IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         size = _HEADER.size + len(body)
@@ -72,7 +97,7 @@ def local_addresses() -> tuple[IpInterface, ...]:
     return tuple(found)
 
 
-def _read_answer(data: bytes, found: list[IpInterface]) -> bool:
+def _read_answer(data: bytes, found: list[OwnAddress]) -> bool:
     """Add the addresses of one datagram; True: it was the last one."""
     offset = 0
     while offset + _HEADER.size <= len(data):
@@ -87,8 +112,8 @@ def _read_answer(data: bytes, found: list[IpInterface]) -> bool:
     return False
 
 
-def _address(body: bytes) -> IpInterface | None:
-    _, prefix, _, _, _ = _IFADDRMSG.unpack_from(body)
+def _address(body: bytes) -> OwnAddress | None:
+    _, prefix, flags, _, index = _IFADDRMSG.unpack_from(body)
     attributes: dict[int, bytes] = {}
     offset = _IFADDRMSG.size
     while offset + _ATTRIBUTE.size <= len(body):
@@ -100,20 +125,62 @@ def _address(body: bytes) -> IpInterface | None:
     raw = attributes.get(
         _IFA_LOCAL, attributes.get(_IFA_ADDRESS)
     )  # LOCAL differs when peer to peer
-    return None if raw is None else ipaddress.ip_interface((raw, prefix))
+    if raw is None:
+        return None
+    usable = not flags & _IFA_F_TENTATIVE
+    return OwnAddress(ipaddress.ip_interface((raw, prefix)), index, usable)
 
 
 def _resolve(name: str) -> tuple[str, ...]:
     try:
         answers = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: an empty or a very long part of the name
         return ()
     return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
+def _listed(name: str) -> tuple[str, ...]:
+    try:
+        lines = HOSTS_FILE.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ()
+    words = [line.partition("#")[0].split() for line in lines]
+    found = [entry[0] for entry in words if name.lower() in map(str.lower, entry[1:])]
+    return tuple(dict.fromkeys(address for address in found if _is_address(address)))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _mtu_bytes(address: str) -> int | None:
+    """Ask the kernel which interface has an address, and for its MTU."""
+    for own in own_addresses():
+        if str(own.address.ip) == address:
+            return _number_in(INTERFACES / socket.if_indextoname(own.index) / "mtu")
+    return None
+
+
+def _receive_buffer_max_bytes() -> int | None:
+    if os.geteuid() == 0:
+        return None  # may set more than the limit
+    return _number_in(Path("/proc/sys/net/core/rmem_max"))
+
+
+def _number_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
 def _user_id(name: str) -> int | None:
     if name.isascii() and name.isdigit():
-        return int(name)
+        return int(name) if int(name) <= ID_MAX else None
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
@@ -122,7 +189,7 @@ def _user_id(name: str) -> int | None:
 
 def _group_id(name: str) -> int | None:
     if name.isascii() and name.isdigit():
-        return int(name)
+        return int(name) if int(name) <= ID_MAX else None
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

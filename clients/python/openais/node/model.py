@@ -113,14 +113,6 @@ class NodeEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Subsystem:
-    """What the log does otherwise for one subsystem."""
-
-    name: str  # upper case
-    debug: str  # "on", "off" or "trace"
-
-
-@dataclass(frozen=True, slots=True)
 class LoggingConfig:
     """Where log records go."""
 
@@ -133,8 +125,19 @@ class LoggingConfig:
     syslog_facility: str = "daemon"
     debug: str = "off"  # "on", "off" or "trace"
     timestamp: str = "on"  # "off", "on" or "hires"
+    fileline: bool = False
+    function_name: bool = False
     format: str = "text"  # or "json"
+    blackbox: bool = False
     subsystems: tuple[Subsystem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subsystem:
+    """What the log does for one subsystem."""
+
+    name: str  # upper case
+    logging: LoggingConfig  # complete; without subsystems
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,7 @@ class QuorumConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServicesConfig:
-    """Which services this node runs: "clm", "ckpt", "cpg"."""
+    """Which services this node runs: "clm", "ckpt"; "cpg" and "evs", which totemd serves."""
 
     names: tuple[str, ...]
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from openais.node import presets
 from openais.node.binding import DERIVED, RULES, BoundSection
-from openais.node.machine import IpInterface, Machine
+from openais.node.machine import HOSTS_FILE, IpInterface, Machine
 from openais.node.model import Interface, NodeEntry
 from openais.node.rules import RINGS_MAX
 from openais.node.tree import Problems
@@ -21,9 +21,20 @@ _FAMILIES: Final = {"ipv4": (4,), "ipv6": (6,), "ipv4-6": (4, 6), "ipv6-4": (6, 
 
 
 class Network:
-    """Reads the nodelist and the interfaces; what does not fit goes to ``problems``."""
+    """Reads the nodelist and the interfaces; what does not fit goes to ``problems``.
 
-    def __init__(self, root: BoundSection, machine: Machine, problems: Problems) -> None:
+    Args:
+        root: the bound tree.
+        machine: facts of this machine.
+        problems: collects.
+        testing: ask no name server.
+    """
+
+    def __init__(
+        self, root: BoundSection, machine: Machine, problems: Problems, *, testing: bool
+    ) -> None:
+        self._testing = testing
+        self._unresolved = False
         self._root = root
         self._totem = root.one("totem")
         self._machine = machine
@@ -67,16 +78,26 @@ class Network:
         text = section.text(key)
         if _literal(text) is not None:
             return text
-        answers = self._machine.resolve(text)
+        answers = self._machine.listed(text) if self._testing else self._machine.resolve(text)
         for family in _FAMILIES[self._totem.text("ip_version")]:
             for answer in answers:
                 if ipaddress.ip_address(answer).version == family:
                     return answer
-        rule = "has no address for totem.ip_version" if answers else "is not known"
-        self._problems.error(
-            section.origin_of(key), f'nodelist.node.{key}: host name "{text}" {rule}'
+        self._not_resolved(
+            section.origin_of(key), f'nodelist.node.{key}: host name "{text}"', answers
         )
-        return text
+        return _PLACEHOLDER
+
+    def _not_resolved(self, origin: str, what: str, answers: tuple[str, ...]) -> None:
+        if answers:
+            self._problems.error(origin, f"{what} has no address for totem.ip_version")
+        elif self._testing:
+            self._unresolved = True
+            self._problems.warning(
+                origin, f"{what} is not in {HOSTS_FILE}; a test asks no name server"
+            )
+        else:
+            self._problems.error(origin, f"{what} is not known")
 
     def _check_unique(
         self, entry: NodeEntry, others: list[NodeEntry], section: BoundSection
@@ -91,7 +112,7 @@ class Network:
                 self._problems.error(
                     section.origin_of("name"), f'nodelist.node.name: "{entry.name}" is used twice'
                 )
-            for address in sorted(set(other.addresses) & set(entry.addresses)):
+            for address in sorted(set(other.addresses) & set(entry.addresses) - {_PLACEHOLDER}):
                 self._problems.error(
                     section.origin, f"nodelist.node: address {address} is used twice"
                 )
@@ -112,6 +133,13 @@ class Network:
                 )
             return found[0] if found else None
         matching = self._matching(nodes)
+        if matching is None and self._unresolved:
+            self._problems.warning(
+                self._root.one("nodelist").origin,
+                "which nodelist entry is this machine cannot be told without a name server: "
+                "what depends on it was checked for the first",
+            )
+            return nodes[0]
         if matching is None:
             self._problems.error(
                 self._root.one("nodelist").origin, "no nodelist entry matches this machine"
@@ -131,7 +159,7 @@ class Network:
             found = [node for node in nodes if node.name == name]
             if found:
                 return found[0]
-        full_name = self._machine.full_name()
+        full_name = host if self._testing else self._machine.full_name()
         return next((node for node in nodes if node.name == full_name), None)
 
     # Interfaces
@@ -172,6 +200,7 @@ class Network:
         section.fill("mcastport", PORT + 2 * number, DERIVED)
         bind = self._bind_address(section, local, number)
         self._check_ttl(section)
+        self._check_mtu(bind)
         self._translate(section)
         return Interface(
             ring_number=number,
@@ -195,8 +224,14 @@ class Network:
                 )
             return found or text
         if local is not None and number < len(local.addresses):
-            section.fill("bindnetaddr", local.addresses[number], "nodelist")
-            return local.addresses[number]
+            address = local.addresses[number]
+            section.fill("bindnetaddr", address, "nodelist")
+            if address != _PLACEHOLDER and own_address(address, self._machine.addresses) is None:
+                self._problems.warning(
+                    self._root.one("nodelist").origin,
+                    f"nodelist.node.{_RING_KEYS[number]}: no interface has {address} now",
+                )
+            return address
         if "bindnetaddr" not in section.written:
             self._problems.error(section.origin, "totem.interface.bindnetaddr is missing")
         return _PLACEHOLDER
@@ -205,6 +240,14 @@ class Network:
         if section.given("ttl") and self._totem.text("transport") == "udpu":
             self._problems.error(
                 section.origin_of("ttl"), "totem.interface.ttl: only with totem.transport udp"
+            )
+
+    def _check_mtu(self, bind: str) -> None:
+        mtu, own = self._totem.integer("netmtu"), self._machine.mtu_bytes(bind)
+        if own is not None and mtu > own:
+            self._problems.warning(
+                self._totem.origin_of("netmtu"),
+                f"totem.netmtu: {mtu} is over the MTU {own} of the interface that has {bind}",
             )
 
     def _translate(self, section: BoundSection) -> None:

@@ -33,7 +33,6 @@ PRESETS: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
             "join": "30",
             "merge": "100",
             "downcheck": "200",
-            "sync_timeout": "2000",
         },
     },
 }

@@ -15,9 +15,12 @@ MANY_NODES: Final = 16  # above it joins are sent with a random delay
 COALESCE_MS: Final = 5  # the longest such delay
 
 RULES: Final[dict[str, Callable[[BoundSection, int], Value]]] = {
-    # key -> its value from the section so far and the actual token timeout, in this order
-    "token_retransmit": lambda totem, token: (
-        token * 10 // (totem.integer("token_retransmits_before_loss_const") * 10 + 2)
+    # key -> its value from the section so far and the token timeout of a ring of all nodes, in
+    # this order. What must be below the token timeout derives from that of the smallest ring.
+    "token_retransmit": lambda totem, _: (
+        totem.integer("token")
+        * 10
+        // (totem.integer("token_retransmits_before_loss_const") * 10 + 2)
     ),
     "hold": lambda totem, _: (totem.integer("token_retransmit") * 8 - 100) // 10,
     "consensus": lambda _, token: token * 6 // 5,
@@ -26,8 +29,8 @@ RULES: Final[dict[str, Callable[[BoundSection, int], Value]]] = {
     ),
     "startup_wait": lambda totem, _: 2 * totem.integer("join"),
     "fail_recv_time": lambda _, token: token,
-    "link_probe_interval": lambda _, token: token // 4,
-    "link_probe_timeout": lambda _, token: token // 2,
+    "link_probe_interval": lambda totem, _: totem.integer("token") // 4,
+    "link_probe_timeout": lambda totem, _: totem.integer("token") // 2,
     "rrp_token_expired_timeout": lambda totem, _: totem.integer("token_retransmit"),
     "rrp_problem_count_mcast_threshold": lambda totem, _: (
         10 * totem.integer("rrp_problem_count_threshold")
@@ -44,8 +47,13 @@ def ip_version(totem: BoundSection) -> str:
     return "ipv4" if totem.text("transport") == "udp" else "ipv6-4"
 
 
+def automatic_window(nodes_count: int) -> int:
+    """Return the messages per rotation where nobody says."""
+    return max(50, 16 * nodes_count)
+
+
 def runtime_token_ms(totem: BoundSection, nodes_count: int) -> int:
-    """Return the actual token timeout: it grows with the nodelist above two nodes."""
+    """Return the token timeout of a ring of all nodes: it grows above two."""
     return totem.integer("token") + max(0, nodes_count - 2) * totem.integer("token_coefficient")
 
 
@@ -73,13 +81,13 @@ class _Checks:
         self._minimum("token_retransmit", TIMEOUT_MIN_MS)
         self._minimum("hold", HOLD_MIN_MS)
         self._consensus()
-        self._below("token_retransmit", "token", self._token)
         for lower, upper in (
+            ("token_retransmit", "token"),
             ("hold", "token_retransmit"),
             ("silent_fail", "consensus"),
             ("link_probe_interval", "link_probe_timeout"),
         ):
-            self._below(lower, upper, self._totem.integer(upper))
+            self._below(lower, upper)
         for lower, upper in (
             ("token_retransmit_min", "token_retransmit"),
             ("token_retransmit_first", "token_retransmit"),
@@ -115,8 +123,8 @@ class _Checks:
                 f"totem.consensus: {consensus} is below 1.2 * token {self._token}",
             )
 
-    def _below(self, lower: str, upper: str, limit: int) -> None:
-        value = self._totem.integer(lower)
+    def _below(self, lower: str, upper: str) -> None:
+        value, limit = self._totem.integer(lower), self._totem.integer(upper)
         if value and value >= limit:
             self._error(lower, f"{value} is not below totem.{upper} {limit}")
 
@@ -134,11 +142,12 @@ class _Checks:
         failures = self._totem.integer("heartbeat_failures_allowed")
         retransmit = self._totem.integer("token_retransmit")
         delay = self._totem.integer("max_network_delay")
-        if failures and failures * retransmit + delay >= self._token:
+        token = self._totem.integer("token")
+        if failures and failures * retransmit + delay >= token:
             self._error(
                 "heartbeat_failures_allowed",
                 f"{failures} * token_retransmit {retransmit} + max_network_delay {delay} is not "
-                f"below totem.token {self._token}",
+                f"below totem.token {token}",
             )
 
     def _error(self, key: str, rule: str) -> None:

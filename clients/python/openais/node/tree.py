@@ -19,6 +19,7 @@ DEPTH_MAX: Final = 16  # sections inside each other
 SUGGESTION_EDITS_MAX: Final = 2  # a misspelling farther away gets no suggestion
 
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*\Z")
+_LINE_ENDS: Final = frozenset("\n\r\0")
 _FILE_LINE: Final = re.compile(r".*:([0-9]+)\Z", re.DOTALL)
 
 
@@ -49,9 +50,9 @@ class Section:
     def section(self, name: str, origin: str = "") -> Section:
         """Return the last section of a name in this one; made where there is none."""
         found = self.all(name)
-        return found[-1] if found else self.new_section(name, origin or self.origin)
+        return found[-1] if found else self.new_section(name, origin)
 
-    def new_section(self, name: str, origin: str) -> Section:
+    def new_section(self, name: str, origin: str = "") -> Section:
         """Add one more section of a name.
 
         Raises:
@@ -65,14 +66,15 @@ class Section:
         """Return the sections of a name in this one."""
         return [section for section in self.sections if section.name == name]
 
-    def add(self, key: str, value: str, origin: str) -> None:
+    def add(self, key: str, value: str, origin: str = "") -> None:
         """Add a value; it replaces what an earlier source has added.
 
         Raises:
             ValueError: the key or value has no place in a configuration.
         """
         _check_name(key)
-        if not value.strip() or len(value.encode()) > LINE_SIZE_MAX or "\n" in value:
+        value = value.strip()
+        if not 1 <= len(value.encode()) <= LINE_SIZE_MAX or not _LINE_ENDS.isdisjoint(value):
             raise ValueError(f"{key}: expected one line of 1..{LINE_SIZE_MAX} bytes")
         self.directives.append(Directive(key, value, origin))
 
@@ -81,13 +83,29 @@ class Section:
         found = [directive.value for directive in self.directives if directive.key == key]
         return found[-1] if found else None
 
-    def stamp(self, source: int) -> None:
-        """Note which source has added what was added since the last call."""
+    def stamp(self, source: int, name: str, depth: int = DEPTH_MAX) -> None:
+        """Note which source has added what was added since the last call.
+
+        Args:
+            source: its number, from 1.
+            name: the origin of what has none.
+            depth: of sections that may stand inside this one.
+
+        Raises:
+            ValueError, TypeError: what was added has no place in a configuration.
+        """
+        if depth < 0:
+            raise ValueError(f"more than {DEPTH_MAX} sections inside each other")
         self.source = self.source or source
+        self.origin = self.origin or name
         for directive in self.directives:
-            directive.source = directive.source or source
+            if not directive.source:
+                _check_name(directive.key)
+                str.encode(directive.value)  # a plug-in can put anything there
+                directive.source = source
+                directive.origin = directive.origin or name
         for section in self.sections:
-            section.stamp(source)
+            section.stamp(source, name, depth - 1)
 
 
 def _check_name(name: str) -> None:

@@ -43,18 +43,33 @@ _NICE_MIN: Final = -20
 _NICE_MAX: Final = 19
 
 
+def _shown(value: Value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _shown_octal(value: Value) -> str:
+    return f"{value:04o}"
+
+
+def _hidden(_: Value) -> str:
+    return "(hidden)"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A type of value.
 
     ``label`` is how the reference page names it. ``convert`` raises ValueError, whose text says
     what was expected and what was found. ``synonyms`` are words of predecessors and what each is
-    taken as.
+    taken as. ``show`` writes a value as it can stand in the file.
     """
 
     label: str
     convert: Callable[[str], Value]
     synonyms: tuple[tuple[str, str], ...] = ()
+    show: Callable[[Value], str] = _shown
 
 
 def _expected(rule: str, text: str) -> ValueError:
@@ -115,7 +130,7 @@ def octal(maximum: int) -> Kind:
             raise _expected(label, text)
         return int(text, 8)
 
-    return Kind(label, convert)
+    return Kind(label, convert, show=_shown_octal)
 
 
 def _boolean(text: str) -> bool:
@@ -139,6 +154,18 @@ def choice(*words: str, synonyms: tuple[tuple[str, str], ...] = ()) -> Kind:
     return Kind(" or ".join((", ".join(words[:-1]), words[-1])), convert, synonyms)
 
 
+def words_of(separator: str, *words: str) -> Kind:
+    """One or more of a few words, joined by a separator."""
+    label = f"{', '.join(words)}, joined by {separator}"
+
+    def convert(text: str) -> str:
+        if not {word.strip() for word in text.split(separator)} <= set(words):
+            raise _expected(label, text)
+        return text
+
+    return Kind(label.replace("|", "\\|"), convert)
+
+
 def text_of(minimum: int, maximum: int) -> Kind:
     """Free text of a length in bytes of UTF-8."""
     label = f"text of {minimum}..{maximum} bytes"
@@ -160,7 +187,7 @@ def secret(minimum: int, maximum: int) -> Kind:
             raise ValueError(f"expected {label}")
         return text
 
-    return Kind(label, convert)
+    return Kind(label, convert, show=_hidden)
 
 
 def _address(text: str) -> str:

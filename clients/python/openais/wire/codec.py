@@ -20,6 +20,7 @@ import msgpack
 
 MESSAGE_SIZE_MAX: Final = 128 << 20  # bytes of one encoded message
 ITEMS_MAX: Final = 1 << 20  # elements of one list on the wire
+FIELDS_MAX: Final = 255  # elements of any array in a message whose class has no list
 FRAME_SIZE_MIN: Final = 4096  # bytes; what is shorter is cheaper to copy than to send apart
 TAG_MAX: Final = 127  # so that a tag is one byte, readable without decoding the rest
 
@@ -118,6 +119,16 @@ def _flatten(value: Any) -> Any:
     return [getattr(value, name) for name in value.__dataclass_fields__]
 
 
+def _has_list(kind: Any) -> bool:
+    """Tell whether a type on the wire holds a list anywhere."""
+    arms = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return True
+    if dataclasses.is_dataclass(kind):
+        return any(map(_has_list, typing.get_type_hints(kind).values()))
+    return any(map(_has_list, arms))
+
+
 class Table:
     """One protocol: tag to message class. The table is the protocol.
 
@@ -140,6 +151,9 @@ class Table:
             kind: tuple(f.name for f in dataclasses.fields(kind)) for kind in messages.values()
         }
         self._converters: Final = {tag: _record(kind) for tag, kind in messages.items()}
+        self._items_max: Final = {
+            tag: ITEMS_MAX for tag, kind in messages.items() if _has_list(kind)
+        }
 
     def tag(self, kind: type[Any]) -> int:
         """Return the tag of a message class of this table."""
@@ -188,13 +202,24 @@ class Table:
         Raises:
             DecodeError: not one message of this protocol, or over a bound.
         """
-        values = _unpack(self.name, data)
+        values = _unpack(self.name, data, self._bound(data))
         if not isinstance(values, list) or not values or type(values[0]) is not int:
             raise DecodeError(f"{self.name}: not an array that begins with a tag")
         convert = self._converters.get(values[0])
         if convert is None:
             raise DecodeError(f"{self.name}: unknown tag {values[0]}")
         return convert(values[1:])
+
+    def _bound(self, data: Buffer) -> int:
+        """Return how many elements an array of this message may claim to have.
+
+        msgpack makes room for what an array claims before it looks at the elements, once per
+        level of nesting: a few bytes would cost much where no list belongs.
+        """
+        try:
+            return self._items_max.get(tag_of(data), FIELDS_MAX)
+        except DecodeError:
+            return FIELDS_MAX
 
 
 def tag_of(data: Buffer) -> int:
@@ -276,10 +301,12 @@ def unpack_state(data: Buffer) -> Any:
     Raises:
         DecodeError: damaged.
     """
-    return _unpack("state", data, size_max=1 << 32)
+    return _unpack("state", data, items_max=1 << 31, size_max=1 << 32)
 
 
-def _unpack(name: str, data: Buffer, size_max: int = MESSAGE_SIZE_MAX) -> Any:
+def _unpack(
+    name: str, data: Buffer, items_max: int = ITEMS_MAX, size_max: int = MESSAGE_SIZE_MAX
+) -> Any:
     if len(data) > size_max:
         raise DecodeError(f"{name}: {len(data)} bytes, limit {size_max}")
     try:
@@ -287,7 +314,7 @@ def _unpack(name: str, data: Buffer, size_max: int = MESSAGE_SIZE_MAX) -> Any:
             data,
             use_list=True,
             strict_map_key=True,
-            max_array_len=ITEMS_MAX if size_max == MESSAGE_SIZE_MAX else size_max >> 1,
+            max_array_len=min(items_max, len(data)),  # an element has at least one byte
             max_map_len=0,
             max_ext_len=0,
         )

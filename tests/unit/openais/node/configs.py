@@ -43,12 +43,13 @@ def loaded(
     environ: Mapping[str, str] | None = None,
     *,
     lenient: bool = False,
+    testing: bool = False,
     machine: Machine = MACHINE,
 ) -> NodeConfig:
     """Load a file with this text."""
     path = folder / "openais.conf"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return load(path, environ or {}, lenient=lenient, machine=machine)
+    return load(path, environ or {}, lenient=lenient, testing=testing, machine=machine)
 
 
 def refused(

@@ -51,7 +51,7 @@ def test_cfg_001_the_minimal_file_has_the_defaults_of_the_table(tmp_path: Path) 
     assert config.interfaces[0].multicast_port == 5405
     assert config.system.run_dir == Path("/run/ais")
     assert config.ipc.mode == 0o660
-    assert config.services.names == ("clm", "ckpt", "cpg")
+    assert config.services.names == ("clm", "ckpt", "cpg", "evs")
     assert config.warnings == ()
 
 
@@ -314,6 +314,18 @@ def test_the_key_file_is_the_files_then_the_environments_then_the_default(
     assert loaded(tmp_path, MINIMAL, empty).totem.key_file == Path("/etc/ais/authkey")
 
 
+def test_the_command_line_names_the_key_and_the_amf_file_before_all_else(tmp_path: Path) -> None:
+    path = tmp_path / "openais.conf"
+    path.write_text(in_totem("keyfile: /from/file"))
+    environ = {"OPENAIS_AMF_CONFIG_FILE": "/amf/environment"}
+    assert load(path, environ, machine=MACHINE).amf_file == Path("/amf/environment")
+    assert load(path, {}, machine=MACHINE).amf_file == Path("/etc/ais/amf.conf")
+    config = load(
+        path, environ, key_file=Path("/k/option"), amf_file=Path("/a/option"), machine=MACHINE
+    )
+    assert (config.totem.key_file, config.amf_file) == (Path("/k/option"), Path("/a/option"))
+
+
 def test_the_environment_is_ignored_with_elevated_privileges(tmp_path: Path) -> None:
     machine = dataclasses.replace(MACHINE, elevated=True)
     environ = {"OPENAIS_TOTEM_AUTHKEY_FILE": "/from/environment", "RUNTIME_DIRECTORY": "/x"}
@@ -455,9 +467,9 @@ def test_subsystems_have_their_own_debug_level_and_unknown_ones_a_warning(
         "logger {\nident: NOPE\ntags: enter\n}\n}\n"
     )
     config = loaded(tmp_path, text)
-    assert [(s.name, s.debug) for s in config.logging.subsystems] == [
+    assert [(s.name, s.logging.debug) for s in config.logging.subsystems] == [
         ("CKPT", "on"),
-        ("NOPE", "off"),
+        ("NOPE", "trace"),
     ]
     assert any('"NOPE" is no subsystem' in warning for warning in config.warnings)
 

@@ -32,6 +32,8 @@ def test_cfg_014_timeouts_derive_from_the_token(
 def test_the_token_timeout_grows_with_the_nodelist(tmp_path: Path) -> None:
     assert totem(tmp_path, "", 6).runtime_token_ms == 1100
     assert totem(tmp_path, "", 6).consensus_ms == 1320
+    # A part of the cluster has the shorter timeout, and must send the token again before it.
+    assert totem(tmp_path, "", 6).token_retransmit_ms == 238
     assert totem(tmp_path, "", 2).runtime_token_ms == 1000
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from totemd.protocol.packing import SAFE, Assembler, Packer
+from totemd.protocol.packing import MESSAGE_SIZE_MAX, SAFE, Assembler, Packer
 
 SIZE = 100
 ROOM = SIZE - 6 - 2  # bytes of one message in a frame of its own
@@ -119,4 +119,29 @@ def test_an_endless_chain_is_dropped_at_the_size_limit() -> None:
     assert assembler.open(1, head) == []
     for _ in range(64):
         assert assembler.open(1, middle) == []
+    assert assembler.segments_dropped > 0
+
+
+def test_a_chain_of_empty_segments_does_not_grow_for_ever() -> None:
+    # Their sizes add up to nothing, so the limit of a message's size never ends them.
+    assembler = Assembler()
+    head = bytes((1, 2, 0, 1, 0, 1, 0, 1)) + b"a"
+    empty = bytes((1, 3, 0, 1, 0, 1, 0, 0))
+    last = bytes((1, 1, 0, 1, 0, 1, 0, 1)) + b"z"
+    assembler.open(1, head)
+    for _ in range(3):
+        assembler.open(1, empty)
+    assert assembler.open(1, last) == [], "no sender cuts off nothing"
+    assert assembler.segments_dropped > 0
+
+
+def test_a_message_that_passes_the_size_limit_with_its_last_segment_is_dropped() -> None:
+    assembler = Assembler()
+    piece = MESSAGE_SIZE_MAX // 32
+    size = piece.to_bytes(2, "big")
+    assembler.open(1, bytes((1, 2, 0, 1, 0, 1)) + size + bytes(piece))
+    for _ in range(31):
+        assembler.open(1, bytes((1, 3, 0, 1, 0, 1)) + size + bytes(piece))
+    end = bytes((1, 1, 0, 1, 0, 2)) + size + b"\0\3" + bytes(piece) + b"own"
+    assert assembler.open(1, end) == [b"own"]
     assert assembler.segments_dropped > 0
