@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias

@@ -84,7 +84,7 @@ def local_addresses() -> tuple[IpInterface, ...]:
     return tuple(own.address for own in own_addresses())
 
 
-def own_addresses() -> list[OwnAddress]:
+def own_addresses() -> tuple[OwnAddress, ...]:
     """Ask the kernel for the addresses of all interfaces."""
     found: list[OwnAddress] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as kernel:
