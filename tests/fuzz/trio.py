@@ -12,7 +12,7 @@ from collections import deque
 
 from totemd.protocol.effects import Multicast, State, Unicast
 from totemd.protocol.local import ConnectionId
-from totemd.protocol.messages import Commit, Data, Message, Token, decode, encode
+from totemd.protocol.messages import Commit, Data, DecodeError, Message, Token, decode, encode
 from totemd.protocol.node import Effect, Node
 from totemd.protocol.parameters import MS, RingParameters
 from totemd.protocol.seats import SeatLimits
@@ -89,7 +89,11 @@ class Trio:
             at_ns, packet, sender, receiver, data = self._wire.popleft()
             self.now_ns = max(self.now_ns, at_ns)
             node = self.nodes[receiver]
-            self._perform(receiver, node.receive(decode(data), sender, (1, packet), self.now_ns))
+            try:
+                message = decode(data)
+            except DecodeError:
+                return  # lost: as the shell drops it
+            self._perform(receiver, node.receive(message, sender, (1, packet), self.now_ns))
         elif due[0] is not None:
             self.now_ns = max(self.now_ns, due[0])
             self._perform(due[1], self.nodes[due[1]].expire(self.now_ns))
@@ -103,7 +107,7 @@ class Trio:
         check = zlib.crc32(data)
         sender, receiver = IDS[check % 3], IDS[(check + 1) % 3]
         node = self.nodes[receiver]
-        message = _timely(decode(data), node, check >> 8)
+        message = _decodable(_timely(decode(data), node, check >> 8)) or decode(data)
         self._packets += 1
         before = node.ring.state
         effects = node.receive(message, sender, (1, self._packets), self.now_ns)
@@ -112,6 +116,13 @@ class Trio:
             self.step()
         after = node.ring.state
         return f"{type(message).__name__}: {before.value} to {after.value}"
+
+
+def _decodable(message: Message) -> Message | None:
+    try:
+        return decode(encode(message))
+    except DecodeError:
+        return None
 
 
 def _at(due: tuple[int | None, int]) -> int:
