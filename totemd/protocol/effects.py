@@ -53,6 +53,7 @@ class Multicast:
     """Send to all nodes. Not frozen, like `Unicast`: made three times as fast."""
 
     message: Message
+    again: bool = False  # somebody misses it: where there are several links, use all
 
 
 @dataclass(slots=True)
@@ -61,6 +62,7 @@ class Unicast:
 
     node_id: int
     message: Message
+    again: bool = False  # as in `Multicast`
 
 
 @dataclass(frozen=True, slots=True)
