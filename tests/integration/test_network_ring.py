@@ -131,11 +131,6 @@ def test_a_node_that_loses_every_long_packet_does_not_stop_the_others(directory:
             messages.exchange(50, 5000)
 
 
-def test_a_ring_over_ipv6(directory: Path) -> None:
-    with laboratory(3) as bed, members(bed, directory, Shape(version=6)) as nodes:
-        nodes.start()
-
-
 def test_a_node_waits_for_its_network(directory: Path) -> None:
     with laboratory(2) as bed, members(bed, directory) as nodes:
         bed.remove_address(2)
