@@ -272,7 +272,7 @@ class Visits(Idle):
             p.max_messages,
             token.fcc - self.sent_last_visit,
             again,
-            min(token.aru + p.max_gap_messages, SEQ_MAX) - token.seq,
+            min(token.aru + p.max_gap_messages, store.seq_max, SEQ_MAX) - token.seq,
         )
         if p.flow is Flow.BACKLOG and self.state is OPERATIONAL:
             mine = self.source.backlog_frames()

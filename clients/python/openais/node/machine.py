@@ -85,7 +85,7 @@ def local_addresses() -> tuple[IpInterface, ...]:
     return tuple(own.address for own in own_addresses())
 
 
-def own_addresses() -> list[OwnAddress]:
+def own_addresses() -> tuple[OwnAddress, ...]:
     """Ask the kernel for the addresses of all interfaces."""
     found: list[OwnAddress] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as kernel:
@@ -95,7 +95,7 @@ def own_addresses() -> list[OwnAddress]:
         for _ in range(_ANSWERS_MAX):
             if _read_answer(kernel.recv(_ANSWER_SIZE_MAX), found):
                 break
-    return found
+    return tuple(found)
 
 
 def _read_answer(data: bytes, found: list[OwnAddress]) -> bool:
