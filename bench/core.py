@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from totemd.protocol.core import FrameSource
 from totemd.protocol.effects import Effect, Multicast, State, Unicast
 from totemd.protocol.messages import Data, Message, RingId, Token
 from totemd.protocol.parameters import RingParameters
@@ -28,7 +27,7 @@ FRAMES: Final = 17  # per visit
 RECEIVED: Final = 34  # messages of the others per visit
 
 
-class Frames(FrameSource):
+class Frames:
     """An endless or empty queue."""
 
     def __init__(self) -> None:

@@ -30,9 +30,9 @@ from bench.report import Report, median
 NODES: Final = 3
 NODES_MANY: Final = 5
 REPETITIONS: Final = 10
-REPETITIONS_QUICK: Final = 2
+REPETITIONS_QUICK: Final = 1
 COLD_STARTS: Final = 50
-COLD_STARTS_QUICK: Final = 3
+COLD_STARTS_QUICK: Final = 1
 COLD_STARTS_THEIRS: Final = 10
 WIDTHS: Final = (34, 20, 20, 20, 20)
 CONTESTANTS: Final[tuple[tuple[type[Cluster], str, Settings], ...]] = (

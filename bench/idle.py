@@ -28,8 +28,8 @@ from deploy.supervisor import Supervisor
 
 NODES: Final = 3
 SECONDS: Final = 30.0
-SECONDS_QUICK: Final = 5.0
-SETTLE_S: Final = 3.0
+SECONDS_QUICK: Final = 3.0
+SETTLE_S: Final = 2.0
 WIDTHS: Final = (44, 14, 12, 12)
 
 

@@ -20,7 +20,7 @@ from openais.node.exits import Exit, ExitError
 from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
 from openais.wire import port as wire
-from totemd import keyfile, privileges, seal
+from totemd import privileges, seal
 from totemd.configured import (
     datagram_size,
     link_parameters,
@@ -48,6 +48,7 @@ from totemd.protocol.links import LinkUp
 from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
 from totemd.protocol.parameters import MS
+from totemd.security import GROUP_NAME, SECURITY_TYPES, Security
 from totemd.store import Store
 from totemd.udp import Address
 from totemd.writer import Writer, WriterLostError
@@ -57,9 +58,6 @@ PROBE: Final = bytes((messages.TYPE_PROBE,))  # first byte of such a message
 FRAME_SIZE_MAX: Final = 16 << 20  # bytes of one bundle of a client: its window, and more
 PEERS_SAVED_NS: Final = 10_000 * MS
 HELD_EFFECTS_MAX: Final = 65_536  # while a ring number is being stored
-DIGEST_LOGGED_NS: Final = 10_000 * MS  # per source
-DIGEST_SOURCES_MAX: Final = 256
-ALONE_NS: Final = 10_000 * MS
 
 _LOG = EventLog(__name__)
 
@@ -71,9 +69,6 @@ class Daemon:
         self.config: Final = config
         self.node_id: Final = config.totem.node_id
         self._writer: Final = Writer()  # before there are keys and threads
-        algorithm, key = _key(config)
-        self._algorithm: Final = algorithm
-        self._key: Final = key
         self._store: Final = Store(config.system.state_dir, self.node_id, self._writer)
         self._held: list[Effect] = []
         self.node: Final = Node(
@@ -84,8 +79,9 @@ class Daemon:
             payload_size_max(config),
             seat_limits(config),
         )
-        self._sealer = self._new_sealer()
-        self._opener: Final = seal.Opener(key, algorithm, self.node_id, self._store.peer_sessions())
+        self._security: Final = Security(
+            config, self._store, self._writer, datagram_size(config), self._send
+        )
         self._poller: Final = zmq.Poller()
         self._network: Final = Network(
             link_settings(config),
@@ -107,8 +103,7 @@ class Daemon:
             FRAME_SIZE_MAX,
             refusal,
         )
-        self._port: Final = Port(server, self.node, self.status)
-        self._digests: Final = DigestLog()
+        self._port: Final = Port(server, self.node, self.status, self._security)
         self._messages_malformed = 0
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
@@ -135,6 +130,7 @@ class Daemon:
         )
         self._gap.measure(time.monotonic_ns(), 0)
         self._perform(self.node.start(time.monotonic_ns()))
+        self._perform(self._security.start(self.node, time.monotonic_ns()))
         try:
             while not self._retired:
                 self._turn(server)
@@ -162,6 +158,7 @@ class Daemon:
             for effects in self._port.receive(time.monotonic_ns()):
                 self._perform(effects)
         self._expire()
+        self._perform(self._security.flush(self.node, time.monotonic_ns()))
         server.flush()
         if self._stopping and self.node.ring.leave_copies is None:
             self._perform(self.node.leave(time.monotonic_ns()))
@@ -189,9 +186,14 @@ class Daemon:
 
     def _train(self, link: int, buffer: bytes, size: int, source: Address) -> None:
         now_ns = time.monotonic_ns()
-        for sender, order, data in self._opener.open_train(buffer, size, source[0], now_ns):
+        security = self._security
+        for sender, order, data in security.opener.open_train(buffer, size, source[0], now_ns):
+            kind = data[:1]
+            if kind in SECURITY_TYPES:  # which do not tell where a node is
+                security.message(data, sender, order, source[0], now_ns)
+                continue
             self._network.learn(link, sender, source)
-            if data[:1] == PROBE:
+            if kind == PROBE:
                 self._reached(self._network.probe(link, sender, data, now_ns), now_ns)
                 continue
             try:
@@ -201,9 +203,13 @@ class Daemon:
                 _LOG.debug("message_malformed", address=source[0], rule=str(error))
                 continue
             self._perform(self.node.receive(message, sender, order, now_ns))
-        if self._opener.digest_failures:
-            self._opener.digest_failures.clear()
-            self._digests.count(source, now_ns, alone=len(self.node.groups.nodes) == 1)
+        security.refused(source, now_ns, alone=len(self.node.groups.nodes) == 1)
+
+    def _send(self, node_id: int | None, datagrams: list[seal.Datagram]) -> None:
+        if node_id is None:
+            self._network.multicast(datagrams, members_only=False)
+        else:
+            self._network.unicast(node_id, datagrams)
 
     def _reached(self, changes: list[Reached], now_ns: int) -> None:
         for change in changes:
@@ -219,26 +225,20 @@ class Daemon:
             self._reached(self._network.expire(now_ns), now_ns)
         if now_ns - self._peers_saved_ns >= PEERS_SAVED_NS:
             self._peers_saved_ns = now_ns
-            self._store.save_peer_sessions(self._opener.sessions())
-            if self._sealer.worn:
-                self._store.renew_session()
-
-    def _new_sealer(self) -> seal.Sealer:
-        size = datagram_size(self.config)
-        return seal.Sealer(self._key, self._algorithm, self.node_id, self._store.session, size)
+            self._store.save_peer_sessions(self._security.opener.sessions())
+        self._security.tick(self.node.groups.nodes, now_ns)
 
     def _seal(self, message: bytes) -> list[seal.Datagram]:
-        return self._sealer.pieces(message)
+        return self._security.sealer.pieces(message)
 
     def _written(self) -> None:
         """Go on with what waited for the disk."""
         try:
             for ticket, error in self._writer.finished():
                 self._store.written(ticket, error)
+                self._security.written(ticket, error)
         except WriterLostError as error:
             raise ExitError(Exit.RING_ID, str(error)) from error
-        if self._store.session != self._sealer.session:
-            self._sealer = self._new_sealer()
         held, self._held = self._held, []
         self._perform(held)
 
@@ -260,7 +260,7 @@ class Daemon:
                 and type(effect.message) is messages.Data
                 and not (effect.again and self._network.several)
             ):
-                datagrams += self._sealer.pieces(messages.encode(effect.message))
+                datagrams += self._security.sealer.pieces(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
             else:
@@ -268,7 +268,7 @@ class Daemon:
                     self._multicast(datagrams)
                     datagrams = []
                 if isinstance(effect, Unicast):
-                    sealed = self._sealer.pieces(messages.encode(effect.message))
+                    sealed = self._security.sealer.pieces(messages.encode(effect.message))
                     self._network.unicast(effect.node_id, sealed, again=effect.again)
                 elif isinstance(effect, Persist):
                     if not self._store.durable(effect.ring_seq):
@@ -287,7 +287,7 @@ class Daemon:
     def _perform_rare(self, effect: Effect) -> None:
         match effect:
             case Multicast(message):
-                sealed = self._sealer.pieces(messages.encode(message))
+                sealed = self._security.sealer.pieces(messages.encode(message))
                 self._network.multicast(sealed, members_only=False)
             case Configuration():
                 _log_configuration(effect)
@@ -317,7 +317,7 @@ class Daemon:
         self._stopping = True
 
     def _close(self, server: IpcServer) -> None:
-        self._store.save_peer_sessions(self._opener.sessions())
+        self._store.save_peer_sessions(self._security.opener.sessions())
         server.close()
         self._network.close()
         self._context.destroy(0)
@@ -331,7 +331,7 @@ class Daemon:
             counters |= dataclasses.asdict(stats)
         counters |= self._network.counters()
         for rule, count in {
-            **self._opener.failures,
+            **self._security.opener.failures,
             "malformed": self._messages_malformed,
         }.items():
             counters[f"datagrams_dropped_{rule.replace(' ', '_')}"] = count
@@ -360,13 +360,18 @@ class Daemon:
                     ],
                 }
                 for key in sorted(node.groups.groups)
+                if key.name != GROUP_NAME
             ],
+            "keys": self._security.status(),
             "counters": counters,
         }
 
 
 LOUD_CAUSES: Final = frozenset(
-    {Cause.TOKEN_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE, Cause.PROTOCOL_ERROR}
+    {
+        *(Cause.TOKEN_LOST, Cause.HEARTBEAT_LOST, Cause.FAILED_TO_RECEIVE, Cause.PAUSE),
+        *(Cause.PROTOCOL_ERROR, Cause.SYNC_TIMEOUT, Cause.FORCED),
+    }
 )
 
 
@@ -392,29 +397,6 @@ class Gap:
         return busy_ns + max(late_ns, 0) + suspended_ns
 
 
-class DigestLog:
-    """One line per source and ten seconds about datagrams under another key."""
-
-    def __init__(self) -> None:
-        self._sources: Final[dict[str, tuple[int, int]]] = {}  # -> (logged at, count)
-        self._first_ns = 0
-
-    def count(self, source: Address, now_ns: int, *, alone: bool) -> None:
-        """Count one datagram; log it if this source was not logged lately."""
-        name = source[0]
-        if name not in self._sources and len(self._sources) >= DIGEST_SOURCES_MAX:
-            return
-        self._first_ns = self._first_ns or now_ns
-        logged_ns, count = self._sources.get(name, (now_ns - DIGEST_LOGGED_NS, 0))
-        count += 1
-        if now_ns - logged_ns >= DIGEST_LOGGED_NS:
-            logged_ns = now_ns
-            _LOG.warning("Invalid digest", address=f"{name}:{source[1]}", since_start=count)
-            if alone and now_ns - self._first_ns >= ALONE_NS:
-                _LOG.warning("other nodes use a different key or cluster_name")
-        self._sources[name] = (logged_ns, count)
-
-
 def _log_configuration(c: Configuration) -> None:
     if c.kind is ConfigurationKind.REGULAR:
         _LOG.info(
@@ -425,15 +407,6 @@ def _log_configuration(c: Configuration) -> None:
         )
     elif c.left:
         _LOG.info("ring_lost", left=tuple(c.left), remain=tuple(c.members))
-
-
-def _key(config: NodeConfig) -> tuple[int, seal.ClusterKey | None]:
-    if not config.totem.secauth:
-        _LOG.warning("ring_not_secured", rule="secauth is off: no encryption, no authentication")
-        return seal.NONE, None
-    key = config.totem.key_text.encode() or keyfile.read(config.totem.key_file)
-    cipher = seal.ALGORITHMS[config.totem.crypto_cipher]
-    return cipher, seal.ClusterKey(key, config.totem.cluster_name)
 
 
 def _access(config: NodeConfig) -> Access:

@@ -1,4 +1,4 @@
-"""Read the key file, with every check; make a new one."""
+"""Read the key file, with every check; make a new one; read the key ring."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Final
 
 from openais.node.exits import Exit, ExitError
+from openais.node.logs import EventLog
+from totemd.keyring import KeyRing, decode
 
 SIZE_MIN: Final = 32  # bytes
 SIZE_MAX: Final = 4096
 SIZE_DEFAULT: Final = 128
 DIFFERENT_BYTES_MIN: Final = 16
 MODE: Final = 0o400
+RING_NAME: Final = "keyring"  # in the state directory
+
+_LOG = EventLog(__name__)
 
 
 class KeyFileError(ExitError):
@@ -60,6 +65,24 @@ def _check_content(path: Path, key: bytes) -> None:
         raise KeyFileError(path, f"longer than {SIZE_MAX} bytes")
     if len(set(key)) < DIFFERENT_BYTES_MIN:
         raise KeyFileError(path, "not random")
+
+
+def read_ring(path: Path) -> KeyRing | None:
+    """Return the key ring of an earlier life; None: there is none, or it is spoiled.
+
+    Raises:
+        KeyFileError: unreadable.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KeyFileError(path, os.strerror(error.errno or 0)) from error
+    ring = decode(data)
+    if ring is None:
+        _LOG.error("key_ring_spoiled", path=str(path), rule="the key file is used instead")
+    return ring
 
 
 def write(path: Path, key: bytes, *, force: bool) -> None:

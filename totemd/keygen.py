@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from openais.node.assembly import AUTHKEY_VARIABLE
-from openais.node.exits import ExitError
+from openais.node.exits import Exit, ExitError
 from openais.node.paths import KEY_FILE
 from totemd import keyfile
 from totemd.seal import fingerprint
@@ -38,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fingerprint", action="store_true", help="print the fingerprint of an existing file"
     )
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="STATE_DIR",
+        help="write the key that a node uses now, after openais key rotate",
+    )
     return parser
 
 
@@ -46,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     path = options.k or Path(os.environ.get(AUTHKEY_VARIABLE) or KEY_FILE)
     try:
-        if options.fingerprint:
+        if options.export is not None:
+            _export(options.export, path, force=options.force)
+        elif options.fingerprint:
             sys.stdout.write(f"{fingerprint(keyfile.read(path))}\n")
         else:
             _generate(path, options.s, options.r, force=options.force)
@@ -62,6 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.l:
         sys.stdout.write("Option -l has no effect.\n")
     return 0
+
+
+def _export(state_dir: Path, path: Path, *, force: bool) -> None:
+    ring = keyfile.read_ring(state_dir / keyfile.RING_NAME)
+    if ring is None:
+        raise ExitError(Exit.KEY_FILE, f"{state_dir}: no key ring; the key file is in use")
+    sys.stdout.write(f"Writing openais key to {path}.\n")
+    keyfile.write(path, ring.current.secret, force=force)
 
 
 def _generate(path: Path, size: int, source: Path | None, *, force: bool) -> None:

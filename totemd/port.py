@@ -17,6 +17,9 @@ from openais.wire.status import Status
 from totemd.protocol import local
 from totemd.protocol.effects import Configuration
 from totemd.protocol.node import WINDOW_BYTES, WINDOW_MESSAGES, Effect, Node, name_rule
+from totemd.security import CONNECTION, Security
+
+RESERVED: Final = b"\0"  # first byte of the names of groups that no client may take
 
 _LOG = EventLog(__name__)
 
@@ -30,12 +33,16 @@ class Port:
         server: the bound socket.
         node: the core.
         status: makes the status document.
+        security: changes keys.
     """
 
-    def __init__(self, server: IpcServer, node: Node, status: StatusSource) -> None:
+    def __init__(
+        self, server: IpcServer, node: Node, status: StatusSource, security: Security
+    ) -> None:
         self.server: Final = server
         self._node: Final = node
         self._status: Final = status
+        self._security: Final = security
         self._attached: Final[dict[int, wire.Kind]] = {}
         self.messages_malformed = 0
 
@@ -65,12 +72,28 @@ class Port:
             report = json.dumps(self._status())
             self._send(client, wire.StatusReport(message.request, report))
             return []
+        if isinstance(message, wire.KeyRotate | wire.KeyRetire):
+            self._key(client, message)
+            return []
         if isinstance(message, wire.Attach):
             return self._attach(client, message, now_ns)
         if client not in self._attached:
             self._refuse(client, Status.ERR_INIT, "the first message must be Attach")
             return []
         return self._request(client, message, now_ns)
+
+    def _key(self, client: int, message: wire.KeyRotate | wire.KeyRetire) -> None:
+        if not self.server.access.trusts(self.server.peer(client)):
+            rule = "keys are for root and the daemons' own user"
+            self._send(client, wire.Refused(message.request, Status.ERR_ACCESS, rule))
+            return
+        rotate = isinstance(message, wire.KeyRotate)
+        refused = self._security.rotate() if rotate else self._security.retire()
+        if refused is None:
+            self._send(client, wire.Done(message.request))
+        else:
+            answer = wire.Refused(message.request, Status.ERR_FAILED_OPERATION, refused)
+            self._send(client, answer)
 
     def _attach(self, client: int, m: wire.Attach, now_ns: int) -> list[Effect]:
         if m.version_min > wire.VERSION or m.version < wire.VERSION_MIN:
@@ -82,6 +105,9 @@ class Port:
         connection = local.ConnectionId(client)
         peer = self.server.peer(client)
         if m.kind is wire.Kind.SEAT:
+            if m.group.startswith(RESERVED):
+                self._refuse(client, Status.ERR_ACCESS, "names that begin so are totemd's own")
+                return []
             if not self.server.access.trusts(peer):
                 rule = "a seat is for root and the daemons' own user"
                 self._refuse(client, Status.ERR_ACCESS, rule)
@@ -161,6 +187,9 @@ class Port:
     def tell(self, effect: local.Tell) -> None:
         """Send one event of the core to its connection."""
         event = effect.event
+        if effect.connection == CONNECTION:
+            self._security.told(event, self._node.groups.nodes)
+            return
         elements: list[Buffer] = []
         if isinstance(event, local.Delivered):
             wire.TABLE.put(

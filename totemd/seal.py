@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import struct
 from array import array
-from collections.abc import Sequence
-from typing import Final, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -40,16 +41,27 @@ SESSIONS_PER_NODE: Final = 2
 NODES_MAX: Final = 1024
 UNKNOWN_PER_SECOND: Final = 100  # keys derived for unknown sessions, per source
 SOURCES_MAX: Final = 1024
-DIGEST_REPORTS_MAX: Final = 64
+REPORTS_MAX: Final = 64
+CANDIDATES_PER_NODE: Final = 4  # sessions that have not proved that they are alive
+HELLO_TYPE: Final = b"\x08"  # first byte of the messages that prove it
 _SESSION: Final = struct.Struct(">Q4s")
 _STREAM: Final = slice(1, 20)  # of the header: all but format and counter
 _NODE: Final = slice(4, 8)
+_STREAM_NODE: Final = slice(3, 7)  # of what _STREAM is
+_SESSION_BYTES: Final = slice(8, 20)
 _COUNTER: Final = slice(20, 28)
 _FORMATS: Final = (FORMAT, FORMAT_BLOCK)
 _NONCE_HEAD: Final = b"\0\0\0\0"
 assert HEADER.size == HEADER_SIZE
 
 Session = tuple[int, bytes]  # start in microseconds, 4 random bytes
+
+
+def pack_session(session: Session) -> bytes:
+    """Return a session as it stands in a header."""
+    return _SESSION.pack(*session)
+
+
 Order: TypeAlias = tuple[int, int]  # session start, counter: grows with each message of a sender
 Opened: TypeAlias = tuple[int, Order, bytes]  # sender, order, message
 Buffer: TypeAlias = bytes | memoryview
@@ -62,7 +74,13 @@ REPLAY: Final = "replay"
 STALE: Final = "stale session"
 LIMIT: Final = "too many unknown sessions"
 INCOMPLETE: Final = "incomplete block"
-RULES: Final = (SHORT, FOREIGN_FORMAT, DIGEST, OWN, REPLAY, STALE, LIMIT, INCOMPLETE)
+UNLISTED: Final = "unlisted"  # node or its address is not in the nodelist
+DUPLICATE: Final = "duplicate node id"
+UNPROVEN: Final = "unproven session"
+RULES: Final = (
+    SHORT, FOREIGN_FORMAT, DIGEST, OWN, REPLAY, STALE, LIMIT, INCOMPLETE, UNLISTED, DUPLICATE,
+    UNPROVEN,
+)  # fmt: skip
 
 
 def _expand(prk: bytes, info: bytes, size: int) -> bytes:
@@ -91,6 +109,29 @@ class ClusterKey:
         """Derive the key of one sender session."""
         info = b"totem" + struct.pack(">BI", algorithm, node_id) + session
         return _expand(self._prk, info, 32)
+
+    def wrap(self, secret: bytes, associated: bytes) -> bytes:
+        """Return another key, encrypted and authenticated under this one."""
+        nonce = os.urandom(12)
+        return nonce + AESGCM(self._wrap_key()).encrypt(nonce, secret, associated)
+
+    def unwrap(self, wrapped: bytes, associated: bytes) -> bytes:
+        """Return the key that was wrapped.
+
+        Raises:
+            UnwrapError: under another key, or changed on its way.
+        """
+        try:
+            return AESGCM(self._wrap_key()).decrypt(wrapped[:12], wrapped[12:], associated)
+        except (InvalidTag, ValueError) as error:
+            raise UnwrapError("not wrapped under this key") from error
+
+    def _wrap_key(self) -> bytes:
+        return _expand(self._prk, b"key wrap", 32)
+
+
+class UnwrapError(Exception):
+    """A wrapped key cannot be read."""
 
 
 def _extract(salt: bytes, key: bytes) -> bytes:
@@ -131,6 +172,14 @@ def block_size_max(datagram_size: int, datagrams: int) -> int:
 Datagram: TypeAlias = tuple[bytes, Buffer]  # clear header, the rest
 
 
+class _Stream(NamedTuple):
+    """What is the same in all datagrams under one key."""
+
+    cipher: _Cipher
+    single: bytes  # the clear header before the counter
+    block: bytes
+
+
 class Sealer:
     """Seals what this node sends.
 
@@ -151,19 +200,32 @@ class Sealer:
         datagram_size: int,
     ) -> None:
         assert datagram_size > SLICE_HEADER_SIZE + TAG_SIZE
-        packed = _SESSION.pack(*session)
-        key_id = key.key_id if key else 0
-        header = HEADER.pack(FORMAT, algorithm, key_id, node_id, packed, 0)
         self.session: Final = session
         self.datagram_size: Final = datagram_size
-        self.stream: Final = header[_STREAM]
-        self._cipher: Final = _cipher(key, algorithm, node_id, packed)
-        self._single: Final = header[: _STREAM.stop]
-        self._block: Final = bytes((FORMAT_BLOCK,)) + self.stream
+        self._algorithm: Final = algorithm
+        self._node_id: Final = node_id
         self._tag_size: Final = TAG_SIZE if key else 0
         self._single_max: Final = datagram_size - HEADER_SIZE - self._tag_size
         self._slice_size: Final = datagram_size - SLICE_HEADER_SIZE
-        self._counter = 0
+        self._counter = 0  # of all keys together: the order of sending
+        self._streams: Final[dict[int, _Stream]] = {}
+        self._stream = self._under(key)
+
+    def _under(self, key: ClusterKey | None) -> _Stream:
+        key_id = key.key_id if key else 0
+        found = self._streams.get(key_id)
+        if found is None:
+            session = _SESSION.pack(*self.session)
+            header = HEADER.pack(FORMAT, self._algorithm, key_id, self._node_id, session, 0)
+            single = header[: _STREAM.stop]
+            cipher = _cipher(key, self._algorithm, self._node_id, session)
+            found = _Stream(cipher, single, bytes((FORMAT_BLOCK,)) + single[1:])
+            self._streams[key_id] = found
+        return found
+
+    def use(self, key: ClusterKey) -> None:
+        """Seal under another key from now on."""
+        self._stream = self._under(key)
 
     @property
     def worn(self) -> bool:
@@ -174,11 +236,11 @@ class Sealer:
         """Return the bytes of a message that fill so many datagrams."""
         return block_size_max(self.datagram_size, datagrams)
 
-    def seal(self, message: Buffer) -> list[bytes]:
+    def seal(self, message: Buffer, key: ClusterKey | None = None) -> list[bytes]:
         """Return the datagrams for one message; see `pieces`."""
-        return [b"".join(datagram) for datagram in self.pieces(message)]
+        return [b"".join(datagram) for datagram in self.pieces(message, key)]
 
-    def pieces(self, message: Buffer) -> list[Datagram]:
+    def pieces(self, message: Buffer, key: ClusterKey | None = None) -> list[Datagram]:
         """Return the datagrams for one message: all but the last are of the full size.
 
         Each is its clear header and its part of what is sealed, which the system call joins:
@@ -186,22 +248,24 @@ class Sealer:
 
         Args:
             message: at most ``block_size_max(BLOCK_DATAGRAMS_MAX)`` bytes.
+            key: this once; else the one in use.
         """
+        cipher, single, block = self._stream if key is None else self._under(key)
         self._counter += 1
         counter = self._counter.to_bytes(8, "big")
         if len(message) <= self._single_max:
-            header = self._single + counter
-            return [(header, self._cipher.encrypt(_NONCE_HEAD + counter, message, header))]
+            header = single + counter
+            return [(header, cipher.encrypt(_NONCE_HEAD + counter, message, header))]
         size = self._slice_size
         count = -(-(len(message) + self._tag_size) // size)
         assert count <= BLOCK_DATAGRAMS_MAX
-        header = self._block + counter
+        header = block + counter
         sealed = memoryview(
-            self._cipher.encrypt(_NONCE_HEAD + counter, message, header + bytes((count,)))
+            cipher.encrypt(_NONCE_HEAD + counter, message, header + bytes((count,)))
         )
         return [
             (header + place, sealed[offset : offset + size])
-            for place, offset in zip(_PLACES[count], range(0, len(sealed), size), strict=False)
+            for place, offset in zip(_PLACES[count], range(0, len(sealed), size), strict=True)
         ]
 
 
@@ -213,31 +277,31 @@ _PLACES: Final = tuple(
 
 
 class _Inbound:
-    """What is known of one session of a sender."""
+    """What is known of one session of a sender under one key."""
 
     __slots__ = (
-        "cipher", "highest", "node_id", "partials", "session", "start", "stream", "window",
+        "cipher", "highest", "key_id", "node_id", "partials", "proved", "session", "start",
+        "stream", "window",
     )  # fmt: skip
 
-    def __init__(self, node_id: int, session: bytes, stream: bytes, strangers: Partials) -> None:
+    def __init__(
+        self, node_id: int, session: bytes, stream: bytes, key_id: int, strangers: Partials
+    ) -> None:
         self.node_id: Final = node_id
         self.session: Final = session
         self.stream: Final = stream
+        self.key_id: Final = key_id
         self.start: Final = int.from_bytes(session[:8], "big")
         self.partials = strangers
         self.cipher: _Cipher | None = None  # derived when there is something to open
+        self.proved = False  # it is heard
         self.highest = 0
         self.window = array("Q")  # an accepted counter c stands at c % WINDOW; empty: unknown yet
-
-    @property
-    def known(self) -> bool:
-        """A datagram of it was authentic."""
-        return bool(self.window)
 
     def begin(self, partials: Partials) -> None:
         """It is authentic."""
         self.partials = partials
-        self.window = array("Q", bytes(8 * WINDOW))
+        self.window = self.window or array("Q", bytes(8 * WINDOW))
 
     def is_new(self, counter: int) -> bool:
         if not self.window:
@@ -254,36 +318,79 @@ class Opener:
     """Opens what others send.
 
     Args:
-        key: None with algorithm NONE.
+        keys: all that are accepted; none with algorithm NONE.
         algorithm: the only one accepted.
-        node_id: this node; its own datagrams are dropped.
+        node_id: this node.
+        own: the session of this node and the start of its last one before; what carries its id
+            and a later session comes from a second node with this id.
         newest: newest session per node that an earlier life of this process accepted.
+        listed: addresses by node; only these may send. None: everybody may.
+        strict: a session is heard only after it has proved that it is alive (`prove`).
 
     Attributes:
         digest_failures: sources of datagrams under another key, for the log; the owner empties
-            it, more than DIGEST_REPORTS_MAX are only counted.
+            it, more than REPORTS_MAX are only counted.
+        duplicates: (source, session start) of another node with this id; likewise.
+        unproven: (node, session, source) that were heard and not proved; likewise.
     """
 
     def __init__(
         self,
-        key: ClusterKey | None,
+        keys: Sequence[ClusterKey],
         algorithm: int,
         node_id: int,
+        own: tuple[Session, int] = ((0, bytes(4)), 0),
         newest: dict[int, Session] | None = None,
+        listed: Mapping[int, frozenset[str]] | None = None,
+        *,
+        strict: bool = False,
     ) -> None:
+        assert bool(keys) == (algorithm != NONE)
         self.digest_failures: Final[list[str]] = []
-        self._key: Final = key
-        self._key_id: Final = key.key_id if key else 0
+        self.duplicates: Final[list[tuple[str, int]]] = []
+        self.unproven: Final[list[tuple[int, bytes, str]]] = []
+        self._keys: dict[int, ClusterKey | None] = {}
         self._algorithm: Final = algorithm
         self._own: Final = node_id.to_bytes(4, "big")
-        self._body_size_min: Final = TAG_SIZE if key else 1
+        self._own_sessions: Final = {_SESSION.pack(*own[0])}
+        self._own_before: Final = own[1]
+        self._listed: Final = listed
+        self._strict: Final = strict
+        self._body_size_min: Final = TAG_SIZE if keys else 1
         self._newest: Final = dict(newest or {})
         self._streams: Final[dict[bytes, _Inbound]] = {}
         self._sessions: Final[dict[int, list[_Inbound]]] = {}
         self._partials: Final[dict[int, Partials]] = {}
         self._strangers: Final = Partials()  # blocks of sessions that have proved nothing yet
+        self._candidates: Final[dict[bytes, _Inbound]] = {}  # authentic, not proved
         self._unknown: Final[dict[str, tuple[int, int]]] = {}  # source -> (second, derivations)
         self._failures: Final[dict[str, int]] = dict.fromkeys(RULES, 0)
+        self.accept(keys)
+
+    def accept(self, keys: Sequence[ClusterKey]) -> None:
+        """Accept these keys and no other from now on."""
+        if self._algorithm == NONE:
+            self._keys = {0: None}
+            return
+        self._keys = {key.key_id: key for key in keys}
+        for streams in (self._streams, self._candidates):
+            for stream, inbound in list(streams.items()):
+                if inbound.key_id not in self._keys:
+                    del streams[stream]
+        for known in self._sessions.values():
+            known[:] = [inbound for inbound in known if inbound.key_id in self._keys]
+
+    def own_session(self, session: Session) -> None:
+        """This node sends under another session from now on."""
+        self._own_sessions.add(_SESSION.pack(*session))
+
+    def senders(self) -> dict[int, tuple[int, int]]:
+        """Return by node the id of the key it sent under last, and its highest counter."""
+        return {
+            node: (known[-1].key_id, known[-1].highest)
+            for node, known in self._sessions.items()
+            if known
+        }
 
     @property
     def failures(self) -> dict[str, int]:
@@ -321,7 +428,7 @@ class Opener:
             header = bytes(buffer[offset : offset + HEADER_SIZE])
             inbound = self._streams.get(header[_STREAM])
             if inbound is None:
-                stranger = self._stranger(header)
+                stranger = self._stranger(header, source)
                 if isinstance(stranger, str):
                     self._fail(stranger, 1, source)
                     offset += segment_size
@@ -347,27 +454,38 @@ class Opener:
 
     def _fail(self, rule: str, datagrams: int, source: str) -> None:
         self._failures[rule] += datagrams
-        if rule == DIGEST and len(self.digest_failures) < DIGEST_REPORTS_MAX:
+        if rule == DIGEST and len(self.digest_failures) < REPORTS_MAX:
             self.digest_failures.append(source)
 
-    def _stranger(self, header: bytes) -> _Inbound | str:
+    def _stranger(self, header: bytes, source: str) -> _Inbound | str:
         """Judge the header of an unknown session; return why it is refused."""
-        if header[_NODE] == self._own:
+        own = header[_NODE] == self._own
+        if own and header[_SESSION_BYTES] in self._own_sessions:
             return OWN
         if len(header) < HEADER_SIZE:
             return SHORT
         version, algorithm, key_id, node_id, session, _ = HEADER.unpack(header)
         if version not in _FORMATS or algorithm != self._algorithm or not node_id:
             return FOREIGN_FORMAT
-        if key_id != self._key_id:
+        if key_id not in self._keys:
             return DIGEST
-        known = self._sessions.get(node_id)
+        if not own and self._listed is not None and source not in self._listed.get(node_id, ()):
+            return UNLISTED
+        candidate = self._candidates.get(header[_STREAM])
+        if candidate is not None:
+            return candidate
+        if self._stale(node_id, session, own=own):
+            return OWN if own else STALE
+        return _Inbound(node_id, session, header[_STREAM], key_id, self._strangers)
+
+    def _stale(self, node_id: int, session: bytes, *, own: bool) -> bool:
         start, random = _SESSION.unpack(session)
-        if (known and session < known[-1].session) or (start, random) < self._newest.get(
+        if own:
+            return bool(start <= self._own_before)
+        known = self._sessions.get(node_id)
+        return bool(known and session < known[-1].session) or (start, random) < self._newest.get(
             node_id, (0, b"")
-        ):
-            return STALE
-        return _Inbound(node_id, session, header[_STREAM], self._strangers)
+        )
 
     def _block(
         self, inbound: _Inbound, header: bytes, train: Buffer, segment_size: int, source: str
@@ -421,13 +539,51 @@ class Opener:
             message = inbound.cipher.decrypt(_NONCE_HEAD + packed, body, associated)
         except InvalidTag:
             return DIGEST
-        if not inbound.known and not self._accept_session(inbound):
-            return LIMIT
+        if not inbound.proved:
+            rule = self._prove(inbound, message, source)
+            if rule is not None:
+                return rule
         inbound.accept(counter)
         return inbound.node_id, (inbound.start, counter), message
 
+    def _prove(self, inbound: _Inbound, message: bytes, source: str) -> str | None:
+        """Judge the first authentic datagrams of a session; return why they are refused."""
+        if inbound.stream[_STREAM_NODE] == self._own:
+            if len(self.duplicates) < REPORTS_MAX:
+                self.duplicates.append((source, inbound.start))
+            return DUPLICATE
+        if not self._strict or any(
+            other.session == inbound.session for other in self._sessions.get(inbound.node_id, ())
+        ):
+            return None if self._accept_session(inbound) else LIMIT
+        if inbound.stream not in self._candidates:
+            self._keep_candidate(inbound)
+        if message[:1] == HELLO_TYPE:
+            return None
+        if len(self.unproven) < REPORTS_MAX:
+            self.unproven.append((inbound.node_id, inbound.session, source))
+        return UNPROVEN
+
+    def _keep_candidate(self, inbound: _Inbound) -> None:
+        same = [s for s, c in self._candidates.items() if c.node_id == inbound.node_id]
+        if len(same) >= CANDIDATES_PER_NODE:
+            del self._candidates[same[0]]
+        if len(self._candidates) >= NODES_MAX:
+            del self._candidates[next(iter(self._candidates))]
+        inbound.begin(self._strangers)
+        self._candidates[inbound.stream] = inbound
+
+    def prove(self, node_id: int, session: bytes) -> None:
+        """Hear a session from now on: it has answered a challenge."""
+        for stream, inbound in list(self._candidates.items()):
+            if inbound.node_id == node_id and inbound.session == session:
+                del self._candidates[stream]
+                if not self._stale(node_id, session, own=False):
+                    self._accept_session(inbound)
+
     def _derive(self, inbound: _Inbound, source: str, now_ns: int) -> bool:
-        if self._key is not None:
+        key = self._keys[inbound.key_id]
+        if key is not None:
             second = now_ns // 1_000_000_000
             at, count = self._unknown.get(source, (second, 0))
             count = count + 1 if at == second else 1
@@ -436,7 +592,7 @@ class Opener:
             if len(self._unknown) >= SOURCES_MAX and source not in self._unknown:
                 self._unknown.clear()
             self._unknown[source] = (second, count)
-        inbound.cipher = _cipher(self._key, self._algorithm, inbound.node_id, inbound.session)
+        inbound.cipher = _cipher(key, self._algorithm, inbound.node_id, inbound.session)
         return True
 
     def _accept_session(self, inbound: _Inbound) -> bool:
@@ -451,6 +607,7 @@ class Opener:
                 one.bytes_max = share
         self._strangers.give(partials, inbound.stream, _STREAM)
         inbound.begin(partials)
+        inbound.proved = True
         known = self._sessions.setdefault(node_id, [])
         known.append(inbound)
         self._streams[inbound.stream] = inbound

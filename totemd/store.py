@@ -62,6 +62,7 @@ class Store:
         stored_ring_seq: no ring of this node had a larger number.
         boot_epoch: larger than at every start before.
         session: for sealing, larger than all before.
+        session_before: start of the last session of the life before; 0: unknown.
 
     Raises:
         ExitError: status 21, a file cannot be read or written.
@@ -81,6 +82,7 @@ class Store:
             self._reserved = self.stored_ring_seq + RING_SEQ_RESERVE
             write_durably(self._ring_path, encode(RING_MAGIC, self._reserved))
             last = _read(self._session_path, SESSION_MAGIC) or 0
+            self.session_before: Final = last
             self.session: Session = _session(last)
             write_durably(self._session_path, encode(SESSION_MAGIC, self.session[0]))
         except OSError as error:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -461,3 +463,104 @@ def test_the_asyncio_face(cluster: Cluster) -> None:
         return []
 
     assert asyncio.run(program()) == [b"0", b"1", b"2"]
+
+
+def test_the_asyncio_face_has_large_messages_iterations_and_joins_that_wait(
+    cluster: Cluster,
+) -> None:
+    large = os.urandom(3 << 20)
+
+    async def program() -> list[bytes]:
+        received: list[bytes] = []
+        flags = cpg.Flags.DELIVER_INITIAL_TOTEM_CONF
+        async with aio_cpg.Cpg(run_dir=cluster.run_dir(1), flags=flags) as handle:
+            await handle.join("asyncio large")
+            await handle.leave()
+            await handle.join("asyncio large")
+            (only,) = await handle.iterate(cpg.IterationType.ONE_GROUP, "asyncio large")
+            assert (only.node_id, only.pid) == (1, os.getpid())
+            await handle.mcast(large)
+            await handle.mcast(bytearray(b"small"))
+            kinds = []
+            async for event in handle:
+                kinds.append(type(event))
+                if isinstance(event, cpg.Delivery):
+                    received.append(event.payload)
+                if len(received) == 2:
+                    break
+            change = cpg.ConfigurationChange
+            assert kinds == [change, cpg.RingChange, change, change, cpg.Delivery, cpg.Delivery]
+        return received
+
+    assert asyncio.run(program()) == [large, b"small"]
+
+
+def test_a_member_that_is_killed_is_down_once_for_all(
+    cluster: Cluster, members: list[Member]
+) -> None:
+    """T4, C6: kill -9 of an application."""
+    text = "import sys; from openais import cpg; c = cpg.Cpg(); c.join('conformance'); "
+    command = [sys.executable, "-c", text + "print(flush=True); sys.stdin.read()"]
+    environment = os.environ | {"OPENAIS_RUN_DIR": str(cluster.run_dir(3))}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as victim:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == b"\n"
+        for member in members:
+            member.until(
+                lambda m=member: len(m.changes()[-1].members) == 4,  # type: ignore[misc]
+                "the fourth is a member",
+            )
+        victim.kill()
+    for member in members:
+        member.until(lambda m=member: m.changes()[-1].left, "it is told")  # type: ignore[misc]
+        left = [(c.address, c.reason) for e in member.changes() for c in e.left]
+        assert left == [(cpg.Address(3, victim.pid), Reason.PROCDOWN)]
+
+
+def test_a_callback_may_close_its_handle(cluster: Cluster) -> None:
+    """Pitfall 16: no lock is held, what waits is dropped, and the call returns."""
+    seen: list[bytes] = []
+
+    def deliver(message: cpg.Delivery) -> None:
+        seen.append(message.payload)
+        handle.close()
+
+    handle = cpg.Cpg(deliver, run_dir=cluster.run_dir(1))
+    handle.join("closed by a callback")
+    for k in range(5):
+        handle.mcast(b"%d" % k)
+    wait_for(lambda: handle.dispatch(cpg.DispatchFlags.ONE) and seen, "the first message")
+    assert seen == [b"0"]
+    with pytest.raises(errors.BadHandleError):
+        handle.dispatch()
+    with cpg.Cpg(run_dir=cluster.run_dir(1)) as other:
+        wait_for(lambda: other.members("closed by a callback") == (), "it has left")
+
+
+def test_a_callback_that_closes_drops_the_rest_of_its_bundle(cluster: Cluster) -> None:
+    seen: list[bytes] = []
+    with cpg.Cpg(run_dir=cluster.run_dir(1)) as sender:
+
+        def deliver(message: cpg.Delivery) -> None:
+            seen.append(message.payload)
+            if message.payload == b"last words":
+                handle.close()
+
+        handle = cpg.Cpg(deliver, run_dir=cluster.run_dir(2))
+        for one in (sender, handle):
+            one.join("bundle")
+        wait_for(lambda: len(sender.members("bundle")) == 2, "both are members")
+        for payload in (b"last words", *[b"never seen"] * 50):
+            sender.mcast(payload)
+
+        def closed() -> bool:
+            try:
+                handle.dispatch()
+            except errors.BadHandleError:
+                return True
+            return False
+
+        wait_for(closed, "the handle is closed")
+        assert seen == [b"last words"]

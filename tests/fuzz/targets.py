@@ -154,7 +154,8 @@ class _Datagrams:
         self._key = seal.ClusterKey(rng.randbytes(128), "fuzz") if algorithm else None
         self._sealed: set[bytes] = set()
         self._fed = 0
-        self._opener = seal.Opener(self._key, algorithm, 1)
+        self._keys = [self._key] if self._key else []
+        self._opener = seal.Opener(self._keys, algorithm, 1, ((7, b"abcd"), 6))
         self.samples: list[bytes] = []
         for node in (1, 2, 3):
             sealer = seal.Sealer(self._key, algorithm, node, (7, b"abcd"), DATAGRAM_SIZE)
@@ -167,7 +168,7 @@ class _Datagrams:
     def feed(self, data: bytes) -> str:
         self._fed += 1
         if self._fed % REMEMBERED_MAX == 0:
-            self._opener = seal.Opener(self._key, self._algorithm, 1)
+            self._opener = seal.Opener(self._keys, self._algorithm, 1, ((7, b"abcd"), 6))
         segment_size = max(1, int.from_bytes(data[:2], "big"))
         before = self._opener.failures
         source = f"10.0.0.{self._fed % 3}"

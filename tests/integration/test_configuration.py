@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy import layout
-from tests.integration.cluster import short_directory
+from tests.integration.cluster import Cluster, short_directory, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 CRASH = """
@@ -133,3 +133,23 @@ def test_a_crash_leaves_a_black_box(node: layout.Node) -> None:
     text = files[0].read_text()
     assert "last_words node=1" in text
     assert text.endswith("RuntimeError: a bug\n")
+
+
+@pytest.mark.parametrize("preset", ["loopback", "fast"])
+def test_nodes_with_a_preset_form_a_ring_and_notice_a_death(preset: str) -> None:
+    with short_directory() as directory:
+        for node in layout.make(directory, 3):
+            text = config(node).read_text()
+            config(node).write_text(text.replace("version: 2", f"version: 2\n    preset: {preset}"))
+        cluster = Cluster(directory, 3)
+        try:
+            assert members(cluster) == [1, 2, 3]
+            cluster.kill_node(3)
+            wait_for(lambda: members(cluster) == [1, 2], "the dead node is left out")
+        finally:
+            cluster.down()
+
+
+def members(cluster: Cluster) -> list[int]:
+    document = cluster.status(1, "totemd")
+    return list(document["members"]) if document else []

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import zmq
@@ -25,6 +26,7 @@ from totemd.protocol.local import Drop, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
 from totemd.protocol.parameters import RingParameters
 from totemd.protocol.seats import SeatLimits
+from totemd.security import Security
 
 TURN_MS = 5
 
@@ -61,7 +63,7 @@ class Totemd(threading.Thread):
             16 << 20,
             refusal,
         )
-        self.port = Port(self.server, self.node, dict)
+        self.port = Port(self.server, self.node, dict, cast(Security, None))  # without keys
         self.over = threading.Event()
 
     def run(self) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from tests.sim.checkers import check_all, streams_agree
+from tests.sim.checkers import check_all
 from tests.sim.cluster import GROUP, PID_BASE, Cluster, Life, payloads
 from tests.sim.network import MS, US, Faults
+from tests.sim.streams import streams_agree
 from totemd.protocol.groups import MEMBERS_MAX, NODE_DOWN, NODE_UP, VANISHED
 from totemd.protocol.local import (
     Change,
@@ -264,7 +265,9 @@ def test_a_process_that_dies_while_it_joins_is_no_ghost() -> None:
 def test_the_pid_of_a_dead_process_may_come_again() -> None:
     """Pitfall 13: two uses of one pid are two members."""
     cluster = formed(2)
-    watcher, first = cluster.attach(1), cluster.attach(2)
+    watcher = cluster.attach(1)
+    cluster.run(50 * MS)
+    first = cluster.attach(2)
     cluster.run(50 * MS)
     node, again = cluster.node(2), ConnectionId(77)
     pid = views(cluster, 1, watcher)[-1].members[-1].pid

@@ -154,8 +154,9 @@ class Core:
         self.adopt_members((node_id,))
         self.reset_ring()
 
-    def _new_store(self, ring: RingId) -> Store:
-        return Store(ring, self.parameters.seq_base, self.parameters.max_gap_messages)
+    def _new_store(self, ring: RingId, senders: int = 1) -> Store:
+        p = self.parameters
+        return Store(ring, p.seq_base, senders * p.max_gap_messages)
 
     def adopt_members(self, members: tuple[int, ...]) -> None:
         """Take over the members of the ring `ring_id`, and what follows from them."""

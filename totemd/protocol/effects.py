@@ -48,16 +48,14 @@ class ConfigurationKind(Enum):
     TRANSITIONAL = "transitional"
 
 
-@dataclass(slots=True)
-class Multicast:
-    """Send to all nodes. Not frozen, like `Unicast`: made three times as fast."""
+class Multicast(NamedTuple):
+    """Send to all nodes."""
 
     message: Message
     again: bool = False  # somebody misses it: where there are several links, use all
 
 
-@dataclass(slots=True)
-class Unicast:
+class Unicast(NamedTuple):
     """Send to one node, never to this one."""
 
     node_id: int
@@ -73,7 +71,10 @@ class Persist:
 
 
 class Deliver(NamedTuple):
-    """One message in the total order. A tuple: each message makes one, in 0.1 us instead of 0.4."""
+    """One message in the total order.
+
+    A tuple, like `Multicast`: each message makes one of both, in 0.1 us instead of 0.4.
+    """
 
     ring: RingId
     seq: int

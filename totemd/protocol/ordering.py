@@ -59,6 +59,23 @@ class Store:
             self.aru = seq - 1
         return True
 
+    @property
+    def seq_max(self) -> int:
+        """The highest number that is kept now; what is numbered here must not exceed it."""
+        return self.released + self.limit
+
+    def extend(self, first: int, own: list[Data]) -> None:
+        """Keep the messages ``first`` and following, which this node has just numbered."""
+        messages = self.messages
+        before = len(messages)
+        messages.update(zip(range(first, first + len(own)), own, strict=True))
+        assert len(messages) == before + len(own), "a number was given out twice"
+        self.payload_bytes += sum([len(m.payload) for m in own])
+        last = first + len(own) - 1
+        self.high = max(self.high, last)
+        if self.aru == first - 1:
+            self.aru = last
+
     def release(self, up_to: int) -> None:
         """Forget what everybody has and this node delivered."""
         up_to = min(up_to, self.delivered)

@@ -41,7 +41,8 @@ class Recovery(Visits):
         self.recovery_queue = {
             seq: self.old.messages[seq] for seq in sorted(self.old.messages) if seq > low
         }
-        self.new = self._new_store(filled.ring)
+        # Nothing is released before the install, and each member may send all it has to recover.
+        self.new = self._new_store(filled.ring, len(entries))
         self.stats.recoveries += 1
         self.move(State.RECOVERY, Cause.COMMIT_FILLED)
         self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns)

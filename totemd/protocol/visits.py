@@ -117,11 +117,14 @@ class Visits(Idle):
         if token.token_seq <= self.my_token_seq:
             self._duplicate_token()
             return
-        self.my_token_seq = token.token_seq
-        self._token_came()
         operational = self.state is OPERATIONAL
         store = self.old if operational else self.new
         assert store is not None
+        if token.seq < store.high:
+            self._contradiction(token, store)
+            return
+        self.my_token_seq = token.token_seq
+        self._token_came()
         self._count_idle(token)
         again = self.answer_requests(store, token)
         fresh = self._originate(store, token, again)
@@ -152,6 +155,11 @@ class Visits(Idle):
         before = self.prev_sent_aru
         if before is not None:
             self.safe_to = max(self.safe_to, min(before, aru))
+
+    def _contradiction(self, token: Token, store: Store) -> None:
+        """Drop a token that denies numbers which were given out: its loss ends this ring."""
+        self.stats.protocol_errors += 1
+        self.note("protocol_error", what="token", seq=token.seq, known=store.high)
 
     def _duplicate_token(self) -> None:
         """The predecessor has no evidence that the token arrived: perhaps mine got lost."""
@@ -231,22 +239,28 @@ class Visits(Idle):
             return 0
         self.idle = self.stalled = 0  # a lone sender sees its own numbers come back unchanged
         p = self.parameters
-        count = len(frames)
-        before = count
-        if count > p.accel_min and self.state is OPERATIONAL and not self.alone:
-            before = max(0, count - p.accelerated_window_messages)
-        seq, ring, me, visit = token.seq, self.ring_id, self.me, self.visits
-        out = self._out
-        for position, (guarantee, flags, payload) in enumerate(frames):
-            seq += 1
-            if position < before:
-                m = _tuple(Data, (ring, seq, me, guarantee, flags, visit, payload))
-                out.append(Multicast(m))
-            else:
-                m = _tuple(Data, (ring, seq, me, guarantee, flags | POST, visit, payload))
-                self.after_token.append(m)
-            store.add(m)
-        token.seq = seq
+        count = before = len(frames)
+        flags = ENCAPSULATED
+        if self.state is OPERATIONAL:
+            flags = 0
+            if count > p.accel_min and not self.alone:
+                before = max(0, count - p.accelerated_window_messages)
+        ring, me, visit = self.ring_id, self.me, self.visits
+        first = token.seq + 1
+        messages = [
+            _tuple(Data, (ring, seq, me, guarantee, flags, visit, payload))
+            for seq, (guarantee, payload) in enumerate(frames[:before], first)
+        ]
+        self._out += [_tuple(Multicast, (m,)) for m in messages]
+        if before < count:
+            flags |= POST
+            self.after_token = [
+                _tuple(Data, (ring, seq, me, guarantee, flags, visit, payload))
+                for seq, (guarantee, payload) in enumerate(frames[before:], first + before)
+            ]
+            messages += self.after_token
+        store.extend(first, messages)
+        token.seq += count
         self.stats.messages_sent += count
         return count
 
@@ -258,7 +272,7 @@ class Visits(Idle):
             p.max_messages,
             token.fcc - self.sent_last_visit,
             again,
-            min(token.aru + p.max_gap_messages, SEQ_MAX) - token.seq,
+            min(token.aru + p.max_gap_messages, store.seq_max, SEQ_MAX) - token.seq,
         )
         if p.flow is Flow.BACKLOG and self.state is OPERATIONAL:
             mine = self.source.backlog_frames()
@@ -266,14 +280,14 @@ class Visits(Idle):
             allowed = min(allowed, part_of_backlog(self.window, mine, before, token.backlog))
         return allowed
 
-    def _frames(self, allowed: int, store: Store) -> list[tuple[int, int, bytes]]:
+    def _frames(self, allowed: int, store: Store) -> list[tuple[int, bytes]]:
         """Take what may be sent: of the source, in recovery of the messages of the old ring."""
-        frames: list[tuple[int, int, bytes]] = []
+        frames: list[tuple[int, bytes]] = []
         if self.state is RECOVERY:
             queue = self.recovery_queue
             while queue and len(frames) < allowed:
                 message = queue.pop(next(iter(queue)))
-                frames.append((SAFE - 1, ENCAPSULATED, encode_data(message)))
+                frames.append((SAFE - 1, encode_data(message)))
             return frames
         room_bytes = self.parameters.max_unstable_bytes - store.payload_bytes
         next_frame = self.source.next_frame
@@ -281,9 +295,8 @@ class Visits(Idle):
             frame = next_frame()
             if frame is None:
                 break
-            guarantee, payload = frame
-            room_bytes -= len(payload)
-            frames.append((guarantee, 0, payload))
+            room_bytes -= len(frame[1])
+            frames.append(frame)
         return frames
 
     def _account(self, token: Token, sent: int) -> None:

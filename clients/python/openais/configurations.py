@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from openais import errors
-from openais.portconnection import PortConnection, known_guarantee
+from openais.portconnection import Payload, PortConnection, known_guarantee
 from openais.wire import port as wire
 from openais.wire.codec import DecodeError, unpack_bundle
 from openais.wire.port import ConfigurationKind, Guarantee, RingId
@@ -89,6 +89,7 @@ class EvsConnection(PortConnection):
         super().__init__(run_dir, event, lost, rejoin=rejoin)
         self.first: ConfigurationChange | None = None  # before any is delivered
         self._joined: Final[dict[bytes, None]] = {}
+        self._joined_keys = b""  # of all of them
 
     def _outcome(self) -> None:
         """Open only once the first configuration is here: the membership is always known."""
@@ -99,12 +100,14 @@ class EvsConnection(PortConnection):
         """Learn that totemd has taken a join."""
         with self._lock:
             self._joined.update(dict.fromkeys(keys))
+            self._joined_keys = b"".join(self._joined)
 
     def left(self, keys: Iterable[bytes]) -> None:
         """Learn that totemd has taken a leave."""
         with self._lock:
             for key in keys:
                 self._joined.pop(key, None)
+            self._joined_keys = b"".join(self._joined)
 
     def membership(self, delivered: ConfigurationChange | None) -> Membership:
         """Return the members of a configuration; None: of the first one."""
@@ -113,21 +116,21 @@ class EvsConnection(PortConnection):
         assert current is not None, "it is open once the first configuration is here"
         return Membership(self.node_id, current.members, current.ring)
 
-    def multicast_joined(self, guarantee: Guarantee, payload: bytes) -> None:
+    def multicast_joined(self, guarantee: Guarantee, payload: Payload) -> None:
         """Queue a message to all groups that this connection has joined.
 
         Raises:
             AisError: ERR_NOT_EXIST, no group is joined; else as `multicast_groups`.
         """
-        with self._lock:
-            keys = list(self._joined)
+        call = "evs.mcast_joined"
+        self.check(call)
+        keys = self._joined_keys
         if not keys:
-            self.check("evs.mcast_joined")
-            raise errors.NotExistError("evs.mcast_joined", "in no group; join one first")
-        self._multicast("evs.mcast_joined", guarantee, keys, payload)
+            raise errors.NotExistError(call, "in no group; join one first")
+        self._multicast(call, guarantee, keys, payload)
 
     def multicast_groups(
-        self, guarantee: Guarantee, groups: Iterable[str | bytes], payload: bytes
+        self, guarantee: Guarantee, groups: Iterable[str | bytes], payload: Payload
     ) -> None:
         """Queue a message to groups, joined or not.
 
@@ -136,17 +139,21 @@ class EvsConnection(PortConnection):
                 ERR_INVALID_PARAM.
         """
         call = "evs.mcast_groups"
-        keys = list(dict.fromkeys(group_key(call, group) for group in groups))
-        self._multicast(call, guarantee, keys, payload)
-
-    def _multicast(self, call: str, guarantee: int, keys: list[bytes], payload: bytes) -> None:
         self.check(call)
+        keys = b"".join(dict.fromkeys(group_key(call, group) for group in groups))
         if not keys:
             raise errors.InvalidParamError(call, "at least one group is needed")
-        if len(keys) > wire.EVS_GROUPS_PER_MESSAGE_MAX:
-            rule = f"{len(keys)} groups, limit {wire.EVS_GROUPS_PER_MESSAGE_MAX} for one message"
+        self._multicast(call, guarantee, keys, payload)
+
+    def _multicast(self, call: str, guarantee: int, keys: bytes, payload: Payload) -> None:
+        count = len(keys) // wire.EVS_KEY_SIZE
+        if count > wire.EVS_GROUPS_PER_MESSAGE_MAX:
+            rule = f"{count} groups, limit {wire.EVS_GROUPS_PER_MESSAGE_MAX} for one message"
             raise errors.TooManyGroupsError(call, rule)
-        self._enqueue(call, Target(known_guarantee(call, guarantee), b"".join(keys)), payload)
+        if type(guarantee) is not Guarantee:
+            guarantee = known_guarantee(call, guarantee)
+        data = payload if type(payload) is bytes else bytes(payload)
+        self._enqueue(call, Target(guarantee, keys), data)
 
     def _join_again(self) -> list[Any]:
         keys = list(self._joined)

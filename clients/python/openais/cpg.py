@@ -29,7 +29,7 @@ from openais.groups import (
 from openais.handle import DispatchFlags
 from openais.iterations import Description, Iteration, IterationType, descriptions, question
 from openais.parts import LARGE_SIZE_MAX
-from openais.portconnection import MESSAGE_SIZE_MAX
+from openais.portconnection import MESSAGE_SIZE_MAX, Payload
 from openais.wire import port as wire
 from openais.wire.port import Guarantee, Reason, RingId
 
@@ -145,7 +145,7 @@ class Cpg(GroupClient):
             begun = self._connection.joining(name)
             try:
                 self._connection.request(
-                    "cpg.join", lambda request: wire.Join(request, name), timeout
+                    "cpg.join", lambda n: self._connection.join_message(n, name), timeout
                 )
             except errors.AisError as error:
                 if begun:
@@ -183,7 +183,7 @@ class Cpg(GroupClient):
 
     def mcast(
         self,
-        payload: bytes | bytearray | memoryview,
+        payload: Payload,
         guarantee: Guarantee = Guarantee.AGREED,
         *,
         wait: float = 0,

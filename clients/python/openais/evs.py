@@ -21,7 +21,7 @@ from openais.configurations import (
 )
 from openais.groupclient import TIMEOUT_S, GroupClient
 from openais.handle import DispatchFlags
-from openais.portconnection import MESSAGE_SIZE_MAX
+from openais.portconnection import MESSAGE_SIZE_MAX, Payload
 from openais.wire import port as wire
 from openais.wire.port import ConfigurationKind, Guarantee, RingId
 
@@ -111,7 +111,7 @@ class Evs(GroupClient):
         self._connection.left(keys)
 
     def mcast_joined(
-        self, payload: bytes, guarantee: Guarantee = Guarantee.AGREED, *, wait: float = 0
+        self, payload: Payload, guarantee: Guarantee = Guarantee.AGREED, *, wait: float = 0
     ) -> None:
         """Multicast a message to all groups that this handle has joined.
 
@@ -129,7 +129,7 @@ class Evs(GroupClient):
     def mcast_groups(
         self,
         groups: Iterable[str | bytes],
-        payload: bytes,
+        payload: Payload,
         guarantee: Guarantee = Guarantee.AGREED,
         *,
         wait: float = 0,

@@ -122,6 +122,7 @@ class GroupConnection(PortConnection):
         self._tell_ring = tell_ring
         self._membership = Membership.NONE
         self._group = b""
+        self._join = (0, b"")  # the newest request, and the group
         self._undelivered: Final[deque[tuple[int, list[bytes] | bytes]]] = deque()  # bundle or part
         self._assembly: Final = Assembly()
         self._large: Final = threading.Lock()  # held while one large message is on its way
@@ -136,6 +137,11 @@ class GroupConnection(PortConnection):
                 return False
             self._membership, self._group = Membership.JOINING, name
             return True
+
+    def join_message(self, request: int, name: bytes) -> wire.Join:
+        """Return the message that asks to join; called with the lock, by `ask`."""
+        self._join = (request, name)
+        return wire.Join(request, name)
 
     def not_joining(self) -> None:
         """Learn that the join was refused."""
@@ -269,6 +275,8 @@ class GroupConnection(PortConnection):
                 if not current:
                     self._event([self.ring], 0)
             case _:
+                if isinstance(message, wire.Done) and message.request == self._join[0]:
+                    self.joining(self._join[1])  # an earlier leave was told only just now
                 super()._message(message)
 
     def _deliver(self, node_id: int, pid: int, payload: Buffer) -> None:
@@ -325,7 +333,7 @@ class GroupConnection(PortConnection):
         if left and self._sending is not None:
             self._sending.end(Status.ERR_INTERRUPT)
         with self._changed:
-            if joined and self._membership is Membership.JOINING:
+            if joined:
                 self._membership = Membership.JOINED
             elif left:
                 self._membership, self._group = Membership.NONE, b""

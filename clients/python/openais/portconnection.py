@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 from openais import errors
 from openais.errors import AisError
@@ -30,6 +30,7 @@ CLOSE_DRAIN_S: Final = 1.0  # that a close waits for messages to leave this proc
 BUNDLE_ITEM_OVERHEAD: Final = 5  # bytes a message costs in its bundle
 
 Done = Callable[[Status, Any, str], None]
+Payload: TypeAlias = bytes | bytearray | memoryview  # of a message; copied if it can change
 
 
 class PortConnection:

@@ -26,6 +26,34 @@ def query(run_dir: Path, process: str, timeout_s: float = TIMEOUT_S) -> dict[str
         process: ``totemd``, or the name of a service.
         timeout_s: how long to wait for the answer.
     """
+    if process == TOTEMD:
+        asked = port.TABLE.encode(port.StatusQuery(1))
+    else:
+        asked = session.TABLE.encode(session.StatusQuery())
+    found = _ask(run_dir, process, asked, timeout_s, (port.StatusReport, session.StatusReport))
+    if found is None:
+        return None
+    document: dict[str, Any] = json.loads(found.json)
+    return document
+
+
+def request(run_dir: Path, message: object, timeout_s: float = TIMEOUT_S) -> object | None:
+    """Return totemd's answer to a request that needs no attached connection.
+
+    Args:
+        run_dir: of the node.
+        message: of the port of totemd; answered by `Done` or `Refused`.
+        timeout_s: how long to wait for the answer.
+    """
+    answer: object | None = _ask(
+        run_dir, TOTEMD, port.TABLE.encode(message), timeout_s, (port.Done, port.Refused)
+    )
+    return answer
+
+
+def _ask(
+    run_dir: Path, process: str, asked: bytes, timeout_s: float, wanted: tuple[type, ...]
+) -> Any | None:
     try:
         path = socket_path(run_dir, f"{process}.sock")
     except SocketPathError:
@@ -40,22 +68,19 @@ def query(run_dir: Path, process: str, timeout_s: float = TIMEOUT_S) -> dict[str
     socket.setsockopt(zmq.LINGER, 0)
     try:
         socket.connect(f"ipc://{path}")
-        if process == TOTEMD:
-            asked = port.TABLE.encode(port.StatusQuery(1))
-        else:
-            asked = session.TABLE.encode(session.StatusQuery())
         bundles.send(socket, [asked])
-        return _answer(socket, process, time.monotonic() + timeout_s)
+        return _answer(socket, process, time.monotonic() + timeout_s, wanted)
     finally:
         socket.close()
 
 
-def _answer(socket: zmq.Socket[bytes], process: str, deadline: float) -> dict[str, Any] | None:
+def _answer(
+    socket: zmq.Socket[bytes], process: str, deadline: float, wanted: tuple[type, ...]
+) -> Any | None:
     while (left := deadline - time.monotonic()) > 0 and socket.poll(int(left * 1000) + 1):
         for data in _messages(socket, process):
-            if isinstance(data, port.StatusReport | session.StatusReport):
-                document: dict[str, Any] = json.loads(data.json)
-                return document
+            if isinstance(data, wanted):
+                return data
     return None
 
 

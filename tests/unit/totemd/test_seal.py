@@ -29,7 +29,8 @@ def sealer_of(
 def opener_of(
     algorithm: int = AES, newest: dict[int, seal.Session] | None = None, node_id: int = 2
 ) -> Opener:
-    return Opener(ClusterKey(KEY, "demo") if algorithm else None, algorithm, node_id, newest)
+    keys = [ClusterKey(KEY, "demo")] if algorithm else []
+    return Opener(keys, algorithm, node_id, newest=newest)
 
 
 def pair(algorithm: int = AES) -> tuple[Sealer, Opener]:
@@ -116,16 +117,16 @@ def test_every_changed_bit_is_noticed() -> None:
 
 @pytest.mark.parametrize("key", [ClusterKey(KEY[::-1], "demo"), ClusterKey(KEY, "other")])
 def test_another_key_or_cluster_name_is_a_wrong_digest(key: ClusterKey) -> None:
-    opener = Opener(key, AES, 2)
+    opener = Opener([key], AES, 2)
     assert rule(opener, sealer_of().seal(b"x")[0], "192.0.2.1") == seal.DIGEST
     assert opener.digest_failures == ["192.0.2.1"]
 
 
 def test_reports_of_wrong_digests_are_bounded() -> None:
-    opener = Opener(ClusterKey(KEY, "other"), AES, 2)
-    count = seal.DIGEST_REPORTS_MAX + 10
+    opener = Opener([ClusterKey(KEY, "other")], AES, 2)
+    count = seal.REPORTS_MAX + 10
     messages(opener, (d for _ in range(count) for d in sealer_of().seal(b"x")))
-    assert len(opener.digest_failures) == seal.DIGEST_REPORTS_MAX
+    assert len(opener.digest_failures) == seal.REPORTS_MAX
     assert refused(opener) == {seal.DIGEST: count}
 
 
@@ -193,7 +194,7 @@ def test_the_session_before_the_newest_is_still_heard() -> None:
 
 
 def test_own_datagrams_are_dropped_before_decryption() -> None:
-    opener = opener_of(node_id=1)
+    opener = Opener([ClusterKey(KEY, "demo")], AES, 1, (SESSION, 0))
     assert rule(opener, sealer_of().seal(b"x")[0]) == seal.OWN
     assert opened_train(opener, sealer_of().seal(text(3))) == []
     assert refused(opener) == {seal.OWN: 4}
@@ -464,3 +465,102 @@ def test_blocks_of_unknown_sessions_do_not_displace_those_of_known_ones() -> Non
 def test_the_first_message_of_a_session_may_be_a_block_in_pieces() -> None:
     sealer, opener = pair()
     assert messages(opener, sealer.seal(text(5))) == [text(5)]
+
+
+# Several keys, and who may be heard
+
+
+OLD_KEY = ClusterKey(KEY, "demo")
+NEW_KEY = ClusterKey(KEY[::-1], "demo")
+
+
+def test_a_sender_changes_its_key_within_its_session() -> None:
+    sealer, opener = sealer_of(), Opener([OLD_KEY, NEW_KEY], AES, 2)
+    first = sealer.seal(b"old")
+    sealer.use(NEW_KEY)
+    second = sealer.seal(b"new")
+    third = sealer.seal(b"once more under the old", OLD_KEY)
+    orders = [
+        order
+        for sealed in (third, second, first)
+        for _, order, _ in opener.open_train(sealed[0], len(sealed[0]), "peer", 0)
+    ]
+    assert orders == [(SESSION[0], 3), (SESSION[0], 2), (SESSION[0], 1)]
+    assert opener.senders() == {1: (NEW_KEY.key_id, 2)}
+
+
+def test_a_key_that_is_dropped_is_a_wrong_digest_at_once() -> None:
+    sealer, opener = sealer_of(), Opener([OLD_KEY, NEW_KEY], AES, 2)
+    open_one(opener, sealer.seal(b"x"))
+    opener.accept([NEW_KEY])
+    assert rule(opener, sealer.seal(b"x")[0]) == seal.DIGEST
+    sealer.use(NEW_KEY)
+    assert open_one(opener, sealer.seal(b"y")) == b"y"
+    assert rule(opener, sealer_of(session=(SESSION[0] - 1, b"past")).seal(b"x")[0]) == seal.DIGEST
+
+
+def test_a_wrapped_key_is_read_under_the_right_key_and_data_only() -> None:
+    wrapped = OLD_KEY.wrap(b"secret", b"7")
+    assert OLD_KEY.unwrap(wrapped, b"7") == b"secret"
+    for key, data, associated in (
+        (NEW_KEY, wrapped, b"7"),
+        (OLD_KEY, wrapped, b"8"),
+        (OLD_KEY, wrapped[:-1], b"7"),
+        (OLD_KEY, b"", b"7"),
+        (OLD_KEY, wrapped[:11], b"7"),
+    ):
+        with pytest.raises(seal.UnwrapError):
+            key.unwrap(data, associated)
+
+
+def test_only_listed_nodes_are_heard_from_their_own_addresses() -> None:
+    listed = {1: frozenset({"192.0.2.1"})}
+    opener = Opener([OLD_KEY], AES, 2, listed=listed)
+    assert rule(opener, sealer_of(3).seal(b"x")[0], "192.0.2.1") == seal.UNLISTED
+    assert rule(opener, sealer_of(1).seal(b"x")[0], "192.0.2.3") == seal.UNLISTED
+    assert open_one(opener, sealer_of(1).seal(b"x"), "192.0.2.1") == b"x"
+
+
+def test_a_second_node_with_this_id_is_reported_and_a_recording_of_oneself_is_not() -> None:
+    opener = Opener([OLD_KEY], AES, 1, (SESSION, SESSION[0] - 50))
+    assert rule(opener, sealer_of(session=LATER).seal(b"x")[0], "other") == seal.DUPLICATE
+    between = (SESSION[0] - 49, b"4321")
+    assert rule(opener, sealer_of(session=between).seal(b"x")[0], "other") == seal.DUPLICATE
+    assert opener.duplicates == [("other", LATER[0]), ("other", between[0])]
+    former = (SESSION[0] - 50, b"life")
+    assert rule(opener, sealer_of(session=former).seal(b"x")[0]) == seal.OWN
+    forged = changed(sealer_of(session=LATER).seal(b"x")[0], 40, 1)
+    assert rule(opener, forged) == seal.DIGEST
+    opener.own_session(LATER)
+    assert rule(opener, sealer_of(session=LATER).seal(b"x")[0]) == seal.OWN
+
+
+def test_strict_hears_a_session_only_after_its_proof() -> None:
+    opener = Opener([OLD_KEY, NEW_KEY], AES, 2, strict=True)
+    sealer = sealer_of()
+    assert rule(opener, sealer.seal(b"join")[0]) == seal.UNPROVEN
+    session = seal.pack_session(SESSION)
+    assert opener.unproven == [(1, session, "peer")]
+    hello = sealer.seal(seal.HELLO_TYPE + b"answer")
+    assert open_one(opener, hello) == seal.HELLO_TYPE + b"answer"
+    assert rule(opener, hello[0]) == seal.REPLAY
+    assert opener.sessions() == {}
+    opener.prove(1, session)
+    assert open_one(opener, sealer.seal(b"join")) == b"join"
+    assert opener.sessions() == {1: SESSION}
+    assert rule(opener, hello[0]) == seal.REPLAY
+    sealer.use(NEW_KEY)
+    assert open_one(opener, sealer.seal(b"under the new key")) == b"under the new key"
+    assert rule(opener, sealer_of(session=LATER).seal(b"x")[0]) == seal.UNPROVEN
+
+
+def test_sessions_that_prove_nothing_are_bounded() -> None:
+    opener = Opener([OLD_KEY], AES, 2, strict=True)
+    for k in range(20):
+        assert rule(opener, sealer_of(session=(k + 1, b"fake")).seal(b"x")[0]) == seal.UNPROVEN
+    assert len(opener._candidates) == seal.CANDIDATES_PER_NODE
+    for node in range(3, 2_000):
+        datagram = sealer_of(node).seal(b"x")[0]
+        assert rule(opener, datagram, f"source{node}") == seal.UNPROVEN
+    assert len(opener._candidates) == seal.NODES_MAX
+    assert len(opener.unproven) == seal.REPORTS_MAX

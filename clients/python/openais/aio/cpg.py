@@ -18,7 +18,7 @@ from openais.groups import (
     encode_name,
 )
 from openais.iterations import Iteration, IterationType, descriptions, question
-from openais.portconnection import MESSAGE_SIZE_MAX
+from openais.portconnection import MESSAGE_SIZE_MAX, Payload
 from openais.wire import port as wire
 from openais.wire.port import Guarantee
 
@@ -52,7 +52,7 @@ class Cpg(GroupClient[Event]):
         while True:
             begun = self._connection.joining(name)
             try:
-                await self._request("cpg.join", lambda request: wire.Join(request, name))
+                await self._request("cpg.join", lambda n: self._connection.join_message(n, name))
             except errors.AisError as error:
                 if begun:
                     self._connection.not_joining()
@@ -82,7 +82,7 @@ class Cpg(GroupClient[Event]):
 
     async def mcast(
         self,
-        payload: bytes | bytearray | memoryview,
+        payload: Payload,
         guarantee: Guarantee = Guarantee.AGREED,
     ) -> None:
         """Multicast a message; waits while the queue is full, up to the timeout.

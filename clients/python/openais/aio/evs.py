@@ -15,6 +15,7 @@ from openais.configurations import (
     group_key,
 )
 from openais.groupclient import TIMEOUT_S
+from openais.portconnection import Payload
 from openais.wire import port as wire
 from openais.wire.port import ConfigurationKind, Guarantee
 
@@ -54,14 +55,14 @@ class Evs(GroupClient[Event]):
         await self._request("evs.leave", lambda request: wire.EvsLeave(request, keys))
         self._evs.left(keys)
 
-    async def mcast_joined(self, payload: bytes, guarantee: Guarantee = Guarantee.AGREED) -> None:
+    async def mcast_joined(self, payload: Payload, guarantee: Guarantee = Guarantee.AGREED) -> None:
         """Multicast to all joined groups; waits while the queue is full, up to the timeout."""
         await self._patiently(lambda: self._evs.multicast_joined(guarantee, payload))
 
     async def mcast_groups(
         self,
         groups: Iterable[str | bytes],
-        payload: bytes,
+        payload: Payload,
         guarantee: Guarantee = Guarantee.AGREED,
     ) -> None:
         """Multicast to groups, joined or not; waits as `mcast_joined`."""

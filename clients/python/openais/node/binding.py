@@ -229,7 +229,9 @@ class _Binder:
 
     def _warn(self, written: Written, directive: Directive, name: str) -> None:
         treatment = directive.treatment
-        if treatment is Treatment.TRANSLATED:
+        if directive.note:
+            reason = f"{name}: {directive.note}"
+        elif treatment is Treatment.TRANSLATED:
             reason = f"{name} {treatment.value} {directive.meaning}"
         elif treatment is not Treatment.SERVED and written.value not in directive.harmless:
             reason = f"{name} {treatment.value}"

@@ -25,12 +25,18 @@ class Row:
 
 def rows(loaded: Loaded) -> list[Row]:
     """Return every value that counts, section by section in the order of the table."""
-    found = _section(loaded.root, "")
-    totem = loaded.config.totem
-    if totem.runtime_token_ms != totem.token_ms:
-        number = next(k for k, row in enumerate(found) if row.name == "totem.token") + 1
-        name = "totem.token with token_coefficient"
-        found.insert(number, Row(name, str(totem.runtime_token_ms), DERIVED, written=False))
+    totem, interfaces = loaded.config.totem, loaded.config.interfaces
+    in_effect = {"totem.token": ("with token_coefficient", str(totem.runtime_token_ms))}
+    numbers = [s.integer("ringnumber") for s in loaded.root.one("totem").all("totem.interface")]
+    for place, number in enumerate(numbers):
+        name = f"totem.interface[{place}].bindnetaddr"
+        in_effect[name] = ("of this machine", interfaces[number].bind_address)
+    found = []
+    for row in _section(loaded.root, ""):
+        found.append(row)
+        what, value = in_effect.get(row.name, ("", row.value))
+        if value != row.value:
+            found.append(Row(f"{row.name} {what}", value, DERIVED, written=False))
     return found
 
 

@@ -33,6 +33,7 @@ class Exit(IntEnum):
     USER_OR_GROUP = 23
     CONFIGURATION_SOURCE = 24
     PRIVILEGE = 25
+    DUPLICATE_NODE = 26  # another node with this node id was here first
 
 
 NOT_RESTARTED: frozenset[Exit] = frozenset(
@@ -46,6 +47,7 @@ NOT_RESTARTED: frozenset[Exit] = frozenset(
         Exit.ALREADY_RUNNING,
         Exit.USER_OR_GROUP,
         Exit.CONFIGURATION_SOURCE,
+        Exit.DUPLICATE_NODE,
     }
 )
 

@@ -224,8 +224,14 @@ class Network:
                 )
             return found or text
         if local is not None and number < len(local.addresses):
-            section.fill("bindnetaddr", local.addresses[number], "nodelist")
-            return local.addresses[number]
+            address = local.addresses[number]
+            section.fill("bindnetaddr", address, "nodelist")
+            if address != _PLACEHOLDER and own_address(address, self._machine.addresses) is None:
+                self._problems.warning(
+                    self._root.one("nodelist").origin,
+                    f"nodelist.node.{_RING_KEYS[number]}: no interface has {address} now",
+                )
+            return address
         if "bindnetaddr" not in section.written:
             self._problems.error(section.origin, "totem.interface.bindnetaddr is missing")
         return _PLACEHOLDER

@@ -34,6 +34,8 @@ from openais.node.values import (
 WINDOW_MAX: Final = 512  # messages
 BLOCK_DATAGRAMS_MAX: Final = 44  # what the kernel takes at once, at the usual MTU
 NODES_MAX: Final = 255  # what the ring's messages can name
+_RRP: Final = "of the predecessors' redundant rings: read and checked, nothing acts on it"
+_RRP_NOTE: Final = "nothing acts on it: links are watched by probes, see link_probe_interval"
 _timeout = milliseconds(TIMEOUT_MIN_MS, DAY_MS)
 
 _IDENTITY: Final = (
@@ -129,8 +131,10 @@ _SECURITY: Final = (
     Directive(
         "block_unlisted_ips",
         BOOLEAN,
-        meaning="drop datagrams whose source address is not in the nodelist",
+        meaning="drop datagrams whose source address is not in the nodelist. Nothing acts on it "
+        "yet: a datagram is accepted by its key",
         otherwise="`yes` with a nodelist, else `no`",
+        note="nothing acts on it yet: a datagram is accepted by its key",
     ),
 )
 
@@ -214,27 +218,25 @@ _NETWORK: Final = (
         "rrp_problem_count_timeout",
         _timeout,
         "2000",
-        "predecessors' monitor of redundant rings: links are watched by probes instead",
+        _RRP,
+        note=_RRP_NOTE,
     ),
-    Directive("rrp_problem_count_threshold", integer(2, U32_MAX), "10", "likewise", otherwise=""),
+    Directive("rrp_problem_count_threshold", integer(2, U32_MAX), "10", _RRP, note=_RRP_NOTE),
     Directive(
         "rrp_problem_count_mcast_threshold",
         integer(2, U32_MAX),
-        meaning="likewise",
+        meaning=_RRP,
         otherwise="10 * rrp_problem_count_threshold",
+        note=_RRP_NOTE,
     ),
     Directive(
         "rrp_token_expired_timeout",
         _timeout,
-        meaning="likewise",
+        meaning=_RRP,
         otherwise="token_retransmit",
+        note=_RRP_NOTE,
     ),
-    Directive(
-        "rrp_autorecovery_check_timeout",
-        _timeout,
-        "1000",
-        "likewise: a link that answers again is used again",
-    ),
+    Directive("rrp_autorecovery_check_timeout", _timeout, "1000", _RRP, note=_RRP_NOTE),
 )
 
 _TOKEN: Final = (

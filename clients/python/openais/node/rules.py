@@ -32,7 +32,8 @@ class Directive:
 
     ``default`` is written as in the file and goes through ``kind``; "" means that there is none
     and ``otherwise`` says what happens then. ``meaning`` holds the reason where it is refused.
-    ``harmless`` are values of an ignored directive that need no warning.
+    ``harmless`` are values of an ignored directive that need no warning. ``note`` is a warning
+    that who writes the directive gets.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Directive:
     mandatory: bool = False
     treatment: Treatment = Treatment.SERVED
     harmless: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,20 @@ class EvsMulticast:
     payload: Buffer
 
 
+@dataclass(frozen=True, slots=True)
+class KeyRotate:
+    """Change the key of the cluster, or go on with a change; answered by `Done` or `Refused`."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRetire:
+    """Accept old keys no longer, on all nodes; answered by `Done` or `Refused`."""
+
+    request: int
+
+
 # From totemd to a client
 
 
@@ -374,6 +388,8 @@ TABLE: Final = Table(
         10: EvsJoin,
         11: EvsLeave,
         12: EvsMulticast,
+        13: KeyRotate,
+        14: KeyRetire,
         64: Attached,
         65: Refused,
         66: Done,

@@ -118,6 +118,8 @@ def test_every_effective_value_has_its_origin(tmp_path: Path) -> None:
     assert found["totem.token with token_coefficient"] == ("205", "derived")
     assert found["totem.consensus"] == ("246", "derived")
     assert found["totem.merge"] == ("100", "preset fast")
+    assert found["totem.interface[0].bindnetaddr"] == ("192.168.1.0", f"{path}:10")
+    assert found["totem.interface[0].bindnetaddr of this machine"] == ("192.168.1.7", "derived")
     assert found["totem.netmtu"] == ("1500", "default")
     assert found["totem.window_size"] == ("- (16 per node, at least 50)", "default")
     assert found["totem.keyfile"] == ("/from/environment", "environment OPENAIS_TOTEM_AUTHKEY_FILE")

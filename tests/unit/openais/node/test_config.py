@@ -314,6 +314,18 @@ def test_the_key_file_is_the_files_then_the_environments_then_the_default(
     assert loaded(tmp_path, MINIMAL, empty).totem.key_file == Path("/etc/ais/authkey")
 
 
+def test_the_command_line_names_the_key_and_the_amf_file_before_all_else(tmp_path: Path) -> None:
+    path = tmp_path / "openais.conf"
+    path.write_text(in_totem("keyfile: /from/file"))
+    environ = {"OPENAIS_AMF_CONFIG_FILE": "/amf/environment"}
+    assert load(path, environ, machine=MACHINE).amf_file == Path("/amf/environment")
+    assert load(path, {}, machine=MACHINE).amf_file == Path("/etc/ais/amf.conf")
+    config = load(
+        path, environ, key_file=Path("/k/option"), amf_file=Path("/a/option"), machine=MACHINE
+    )
+    assert (config.totem.key_file, config.amf_file) == (Path("/k/option"), Path("/a/option"))
+
+
 def test_the_environment_is_ignored_with_elevated_privileges(tmp_path: Path) -> None:
     machine = dataclasses.replace(MACHINE, elevated=True)
     environ = {"OPENAIS_TOTEM_AUTHKEY_FILE": "/from/environment", "RUNTIME_DIRECTORY": "/x"}

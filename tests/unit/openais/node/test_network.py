@@ -205,6 +205,24 @@ def test_unlisted_addresses_are_blocked_where_there_is_a_list(tmp_path: Path) ->
     assert loaded(tmp_path, MINIMAL + nodelist(3)).totem.block_unlisted_ips
 
 
+def test_an_address_of_the_nodelist_that_this_machine_has_not_is_a_warning(
+    tmp_path: Path,
+) -> None:
+    warnings = loaded(tmp_path, links(2)).warnings
+    assert len(warnings) == 1
+    assert warnings[0].endswith("nodelist.node.ring0_addr: no interface has 192.168.0.7 now")
+
+
+def test_what_nothing_acts_on_is_said_to_who_writes_it(tmp_path: Path) -> None:
+    config = loaded(tmp_path, in_totem("rrp_token_expired_timeout: 47\nblock_unlisted_ips: yes"))
+    assert config.totem.rrp_token_expired_timeout_ms == 47
+    assert [warning.partition(": ")[2].partition(": ")[2] for warning in config.warnings] == [
+        "totem.rrp_token_expired_timeout: nothing acts on it: links are watched by probes, see "
+        "link_probe_interval",
+        "totem.block_unlisted_ips: nothing acts on it yet: a datagram is accepted by its key",
+    ]
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [

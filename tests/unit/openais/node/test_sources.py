@@ -316,6 +316,19 @@ def test_with_elevated_privileges_no_source_is_named_by_the_environment(
     assert "OPENAIS_DEFAULT_CONFIG_IFACE ignored" in config.warnings[0]
 
 
+def test_a_source_is_found_by_the_entry_point_of_its_package(
+    tmp_path: Path, plug_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "installed" / "inventory-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: inventory\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[openais.config]\nracks = {plug_in}:Source\n")
+    monkeypatch.syspath_prepend(str(package.parent))
+    loaded = read(tmp_path, "aisparser:racks")
+    assert loaded.config.totem.token_ms == 777
+    assert row(loaded, "totem.merge").origin == "plugin:racks"
+
+
 def test_an_alias_in_a_later_source_replaces_the_name_of_an_earlier_one(tmp_path: Path) -> None:
     loaded = read(
         tmp_path,

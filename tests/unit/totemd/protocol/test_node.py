@@ -6,6 +6,7 @@ import pytest
 
 from tests.sim.cluster import Cluster
 from tests.sim.network import MS
+from totemd.protocol import packing
 from totemd.protocol.local import (
     Accepted,
     Attached,
@@ -207,3 +208,18 @@ def test_effects_name_the_connection_they_are_for() -> None:
     single = Single()
     effects = single.node.attach_process(ConnectionId(5), 1, single.cluster.now_ns)
     assert {e.connection for e in effects if isinstance(e, Tell)} == {5}
+
+
+def test_a_full_node_refuses_applications_and_never_services(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    single = Single()
+    seat = single.seat(50)
+    application = single.cluster.attach(1)
+    single.cluster.run(20 * MS)
+    monkeypatch.setattr(packing, "QUEUE_SIZE_MAX", 0)
+    single.send(50, b"of a service")
+    single.do(single.node.multicast(application, 7, 2, b"x", single.cluster.now_ns))
+    assert [e.payload for e in seat if isinstance(e, Delivered)] == [b"of a service"]
+    refused = [e for e in single.streams[application] if isinstance(e, Refused)]
+    assert [(e.request, e.refusal) for e in refused] == [(7, Refusal.TRY_AGAIN)]

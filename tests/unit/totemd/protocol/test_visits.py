@@ -361,6 +361,15 @@ def test_a_doubled_token_makes_the_node_send_its_own_again_once() -> None:
     assert lone.ring.stats.tokens_duplicate == 3
 
 
+def test_a_token_that_denies_numbers_that_were_given_out_is_dropped() -> None:
+    lone = Lone()
+    lone.hear(2, 1, lone.data(5))
+    assert sent(lone.token(4)) == []
+    assert lone.notes(2) == ["protocol_error"]
+    lone.run(2_000 * MS)
+    assert "TOKEN_LOST" in lone.causes(2)
+
+
 def test_only_the_member_before_can_bring_the_token() -> None:
     # An eavesdropper may pass a token of two others on to a third: there would be two tokens.
     lone = Lone()
