@@ -137,7 +137,7 @@ class Network:
         for link in choice.multicast_links() if members_only else choice.all:
             self._links[link].multicast(datagrams, self._members if members_only else None)
 
-    def unicast(self, node_id: int, datagrams: list[Datagram], *, again: bool) -> None:
+    def unicast(self, node_id: int, datagrams: list[Datagram], *, again: bool = False) -> None:
         """Send to one node; what may have been lost on its link takes all."""
         choice = self._choice
         for link in choice.all if again else choice.unicast_links(node_id):

@@ -254,7 +254,7 @@ class Visits(Idle):
             _tuple(Data, (ring, seq, me, guarantee, flags, visit, payload))
             for seq, (guarantee, payload) in enumerate(frames[:before], first)
         ]
-        self._out += [_tuple(Multicast, (m,)) for m in messages]
+        self._out += [_tuple(Multicast, (m, False)) for m in messages]
         if before < count:
             flags |= POST
             self.after_token = [
