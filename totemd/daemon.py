@@ -400,6 +400,9 @@ def _log_configuration(c: Configuration) -> None:
             ring=f"{c.ring.seq}.{c.ring.representative}",
             members=tuple(c.members),
             joined=tuple(c.joined),
+            failed=tuple(c.failed),
+            reason=c.cause.value if c.cause is not None else "start",
+            took_ms=c.took_ns // MS,
         )
     elif c.left:
         _LOG.info("ring_lost", left=tuple(c.left), remain=tuple(c.members))

@@ -477,9 +477,9 @@ def test_the_asyncio_face_has_large_messages_iterations_and_joins_that_wait(
             await handle.join("asyncio large")
             await handle.leave()
             await handle.join("asyncio large")
+            await handle.mcast(large)  # waits for the membership, and for the delivery
             (only,) = await handle.iterate(cpg.IterationType.ONE_GROUP, "asyncio large")
             assert (only.node_id, only.pid) == (1, os.getpid())
-            await handle.mcast(large)
             await handle.mcast(bytearray(b"small"))
             kinds = []
             async for event in handle:

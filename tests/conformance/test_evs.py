@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from openais import errors, evs
+from openais import cpg, errors, evs
 from openais.aio import evs as aio_evs
 from openais.evs import ConfigurationKind, Guarantee
 from tests.integration.cluster import Cluster, wait_for
@@ -276,3 +276,26 @@ def test_the_asyncio_face(cluster: Cluster) -> None:
         return []
 
     assert asyncio.run(program()) == [b"joined", b"groups"]
+
+
+def test_handles_that_come_and_go_leave_nothing_behind(cluster: Cluster) -> None:
+    """T15: neither descriptors here nor clients in totemd."""
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    def cycle() -> None:
+        with (
+            evs.Evs(run_dir=cluster.run_dir(1)) as open_group,
+            cpg.Cpg(run_dir=cluster.run_dir(1)) as closed_group,
+        ):
+            open_group.join(["leak"])
+            closed_group.join("leak")
+
+    cycle()
+    before = descriptors()
+    for _ in range(30):
+        cycle()
+    wait_for(lambda: descriptors() <= before, "all descriptors are closed")
+    with cpg.Cpg(run_dir=cluster.run_dir(1)) as outside:
+        wait_for(lambda: outside.members("leak") == (), "no member is left")

@@ -205,10 +205,6 @@ class Cluster:
         host.connections += 1
         connection = ConnectionId(host.connections)
         pid = pid or PID_BASE + connection
-        life = host.life
-        life.streams[connection] = []
-        life.marks[connection] = [(0, host.installed)]
-        life.pids[connection] = pid
         local_ns = host.clock.local_ns(self.now_ns)
         self._step(host, host.node.attach_process(connection, pid, local_ns))
         if join is not None:
@@ -236,7 +232,6 @@ class Cluster:
     def exit(self, address: int, connection: ConnectionId) -> None:
         """Kill a process: its connection is lost."""
         host = self.running[address]
-        host.life.closed[connection] = "exit"
         self._step(host, host.node.disconnected(connection, host.clock.local_ns(self.now_ns)))
 
     def leave(self, address: int) -> None:

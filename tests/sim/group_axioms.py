@@ -141,34 +141,61 @@ def _key(event: Event) -> _Key:
             return (event,)
 
 
-def _told(span: Span, group: bytes) -> tuple[list[_Key], bool]:
-    """Return what a member was told of a ring, and whether it stayed a member to its end."""
-    client = span.client
-    parts = span.regular + (span.transitional if span.following else [])
-    stays = span.following is not None and client.connection not in client.life.closed
-    for event in parts:
-        if isinstance(event, View) and event.group == group:
-            stays = stays and not any(_is(client, c.member) for c in event.left)
-    return [_key(e) for e in parts], stays
+@dataclass(slots=True)
+class Run:
+    """What a client was told of one membership within one ring, after the round."""
+
+    span: Span
+    group: bytes
+    keys: list[_Key] = field(default_factory=list)
+    to_the_end: bool = False  # it was still a member when the ring ended
+
+
+def _runs(client: Client) -> Iterator[Run]:
+    group: bytes | None = None  # that it is a member of
+    for span in client.spans:
+        for event in span.round:
+            group = _membership(client, event, group)
+        run = Run(span, group) if group is not None else None
+        for event in span.regular + (span.transitional if span.following else []):
+            before, group = group, _membership(client, event, group)
+            if before is None and group is not None:
+                run = Run(span, group)
+            if run is not None:
+                run.keys.append(_key(event))
+            if group is None and run is not None:
+                yield run
+                run = None
+        if run is not None:
+            open_end = client.connection in client.life.closed or span.following is None
+            run.to_the_end = not open_end
+            yield run
+
+
+def _membership(client: Client, event: Event, group: bytes | None) -> bytes | None:
+    if isinstance(event, View):
+        if any(_is(client, c.member) for c in event.left):
+            return None
+        if any(_is(client, c.member) for c in event.joined):
+            return event.group
+    return group
 
 
 def c1(h: GroupHistory) -> Iterator[Violation]:
     """One sequence per group: who moves together sees the same."""
-    together: dict[tuple[bytes, RingId, RingId | None], list[tuple[Span, list[_Key], bool]]]
-    together = defaultdict(list)
+    together: dict[tuple[bytes, RingId, RingId | None], list[Run]] = defaultdict(list)
     for client in h.clients:
-        for span in client.spans:
-            following = span.following.ring if span.following else None
-            for group in sorted({e.group for e in client.events if isinstance(e, View)}):
-                if span.finished is not None:
-                    key = (group, span.installed.ring, following)
-                    together[key].append((span, *_told(span, group)))
+        for run in _runs(client):
+            following = run.span.following.ring if run.span.following else None
+            if run.span.finished is not None:
+                together[run.group, run.span.installed.ring, following].append(run)
     for (group, ring, following), some in together.items():
         for k, one in enumerate(some):
             for other in some[k + 1 :]:
-                if not _consistent(one[1], other[1], to_the_end=one[2] and other[2]):
-                    what = f"group {group!r} to {following}: not as {other[0].client.address}"
-                    yield _broken("C1", one[0].client, what, ring)
+                ends = one.to_the_end and other.to_the_end
+                if not _consistent(one.keys, other.keys, to_the_end=ends):
+                    what = f"group {group!r} to {following}: not as {other.span.client.address}"
+                    yield _broken("C1", one.span.client, what, ring)
     yield from _tables(h)
 
 
@@ -282,6 +309,8 @@ def c6(h: GroupHistory) -> Iterator[Violation]:
                 ordered = event not in span.round
                 if ordered and (len(changes) != 1 or changes[0].reason in ROUND[:2]):
                     yield _broken("C6", client, f"not one change of a process: {event}")
+                if any(_is(client, c.member) for c in event.joined):
+                    gone.clear()  # what happened before its own join it was not told
                 for change in event.left:
                     if change.member in gone:
                         yield _broken("C6", client, f"{change.member} left twice", event.ring)

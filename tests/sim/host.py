@@ -10,6 +10,7 @@ from typing import Any, Final
 from tests.sim.trace import REGULAR, UNKNOWN, Got, Installed, Life, Originated
 from totemd import seal
 from totemd.protocol.effects import Configuration, Deliver, Effect, Moved, Multicast, Persist
+from totemd.protocol.local import ConnectionId
 from totemd.protocol.messages import ENCAPSULATED, Data, RingId, decode
 from totemd.protocol.node import Node
 from totemd.protocol.ring import Ring
@@ -105,6 +106,10 @@ class Host:
         self._stops: list[tuple[Effect, int]] = []
         self.installed: Installed
         ring: Any = node.ring
+        door: Any = node
+        door.attach_process = partial(self._attached, node.attach_process)
+        door.detach = partial(self._closed, node.detach)
+        door.disconnected = partial(self._closed, node.disconnected)
         for name in DOORS:
             setattr(ring, name, partial(self._tapped, getattr(ring, name)))
 
@@ -125,6 +130,28 @@ class Host:
     def waiting(self) -> bool:
         """True: something waits in a socket."""
         return bool(self.data_inbox or self.token_inbox)
+
+    def _attached(
+        self,
+        method: Callable[[ConnectionId, int, int], list[Any]],
+        connection: ConnectionId,
+        pid: int,
+        now_ns: int,
+    ) -> list[Any]:
+        life = self.life
+        life.streams[connection] = []
+        life.marks[connection] = [(0, self.installed)]
+        life.pids[connection] = pid
+        return method(connection, pid, now_ns)
+
+    def _closed(
+        self,
+        method: Callable[[ConnectionId, int], list[Any]],
+        connection: ConnectionId,
+        now_ns: int,
+    ) -> list[Any]:
+        self.life.closed.add(connection)
+        return method(connection, now_ns)
 
     def _tapped(self, method: Callable[..., list[Effect]], *arguments: Any) -> list[Effect]:
         effects = method(*arguments)

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -179,17 +179,22 @@ def main() -> int:
     """Run the whole list, or those whose name contains a word."""
     parser = argparse.ArgumentParser(prog="./run mutants", description="break the core on purpose")
     parser.add_argument("word", nargs="?", default="", help="only mutants with this in their name")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="at most so many each")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
         sys.stdout.write(json.dumps(obey(json.loads(options.child))) + "\n")
         return 0
-    mutants = [m for m in load() if options.word in m.name]
+    mutants = [
+        replace(m, seeds=min(m.seeds, options.seeds)) for m in load() if options.word in m.name
+    ]
     sound = baseline(mutants)
     missed = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        for verdict in pool.map(lambda m: try_mutant(m, sound), mutants):
+        running = [pool.submit(try_mutant, m, sound) for m in mutants]
+        for finished in as_completed(running):
+            verdict = finished.result()
             missed += not (verdict.caught or verdict.mutant.directed)
             sys.stdout.write(line(verdict) + "\n")
             sys.stdout.flush()

@@ -90,7 +90,7 @@ class Life:
     marks: dict[ConnectionId, list[tuple[int, Installed]]] = field(default_factory=dict)
     pids: dict[ConnectionId, int] = field(default_factory=dict)
     submissions: list[Submitted] = field(default_factory=list)
-    closed: dict[ConnectionId, str] = field(default_factory=dict)  # exit or detach
+    closed: set[ConnectionId] = field(default_factory=set)
     ended: Ended = Ended.RUNNING
 
     @property

@@ -59,11 +59,6 @@ class Store:
             self.aru = seq - 1
         return True
 
-    @property
-    def seq_max(self) -> int:
-        """The highest number that is kept now; what is numbered here must not exceed it."""
-        return self.released + self.limit
-
     def extend(self, first: int, own: list[Data]) -> None:
         """Keep the messages ``first`` and following, which this node has just numbered."""
         messages = self.messages
