@@ -33,11 +33,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--keep", action="store_true", help="write bench/results/NAME.txt")
     parser.add_argument("--sizes", type=int, nargs="+", default=(), help="bytes of a message")
+    parser.add_argument("--repeat", type=int, default=0, help="times, of each event of failover")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in MEASUREMENTS]
     if unknown:
         parser.error(f"{unknown[0]}: no such measurement; there are {', '.join(MEASUREMENTS)}")
-    options = Options(arguments.quick, arguments.keep, tuple(arguments.sizes))
+    options = Options(
+        arguments.quick, arguments.keep, max(0, arguments.repeat), tuple(arguments.sizes)
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is taken down
     for name in arguments.names or MEASUREMENTS:
         missing = network.unavailable() if name in NEED_NAMESPACES else None

@@ -142,7 +142,9 @@ class Cluster(ABC):
         """Return the pattern of the log line that tells of a new ring; None: of any members."""
 
     def start(self, node: int) -> Process:
-        """Start a daemon; returns at once."""
+        """Start a daemon; returns at once, or when the one before has ended."""
+        if (before := self.daemons.get(node)) is not None:
+            before.close()
         command = self.net.command(node, self.daemon_command(node))
         self.daemons[node] = Process(f"{self.title}, node {node}", command)
         return self.daemons[node]

@@ -144,8 +144,8 @@ def main(options: Options) -> None:
         if kind is Corosync and missing is not None:
             continue
         with cluster(kind, title, NODES, settings) as made:
-            repetitions = REPETITIONS_QUICK if options.quick else REPETITIONS
-            _changes(made, columns[title], repetitions)
+            usual = REPETITIONS_QUICK if options.quick else REPETITIONS
+            _changes(made, columns[title], options.repeat or usual)
         starts = COLD_STARTS if kind is Openais else COLD_STARTS_THEIRS
         for count in (NODES, NODES_MANY):
             with contextlib.ExitStack() as stack:
@@ -153,7 +153,8 @@ def main(options: Options) -> None:
                 names = [
                     name for name in columns[title] if name.startswith(f"cold start of {count}")
                 ]
-                for _ in range(COLD_STARTS_QUICK if options.quick else starts):
+                usual = COLD_STARTS_QUICK if options.quick else starts
+                for _ in range(options.repeat or usual):
                     _cold_start(made, *(columns[title][name] for name in names))
     report.row(["median / max", *columns], WIDTHS)
     for event in _events():

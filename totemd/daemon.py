@@ -48,7 +48,7 @@ from totemd.protocol.links import LinkUp
 from totemd.protocol.local import Drop, Space, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
 from totemd.protocol.parameters import MS
-from totemd.security import GROUP_NAME, SECURITY_TYPES, Security
+from totemd.security import GROUP_NAME, Security
 from totemd.store import Store
 from totemd.udp import Address
 from totemd.writer import Writer, WriterLostError
@@ -189,7 +189,7 @@ class Daemon:
         security = self._security
         for sender, order, data in security.opener.open_train(buffer, size, source[0], now_ns):
             kind = data[:1]
-            if kind in SECURITY_TYPES:  # which do not tell where a node is
+            if kind in seal.UNPROVEN_TYPES:  # which do not tell where a node is
                 security.message(data, sender, order, source[0], now_ns)
                 continue
             self._network.learn(link, sender, source)
@@ -400,6 +400,9 @@ def _log_configuration(c: Configuration) -> None:
             ring=f"{c.ring.seq}.{c.ring.representative}",
             members=tuple(c.members),
             joined=tuple(c.joined),
+            failed=tuple(c.failed),
+            reason=c.cause.value if c.cause is not None else "start",
+            took_ms=c.took_ns // MS,
         )
     elif c.left:
         _LOG.info("ring_lost", left=tuple(c.left), remain=tuple(c.members))

@@ -44,6 +44,8 @@ SOURCES_MAX: Final = 1024
 REPORTS_MAX: Final = 64
 CANDIDATES_PER_NODE: Final = 4  # sessions that have not proved that they are alive
 HELLO_TYPE: Final = b"\x08"  # first byte of the messages that prove it
+KEY_TYPE: Final = b"\x10"  # first byte of a message that carries a key to one node
+UNPROVEN_TYPES: Final = frozenset({HELLO_TYPE, KEY_TYPE})  # a recorded key is a key all the same
 _SESSION: Final = struct.Struct(">Q4s")
 _STREAM: Final = slice(1, 20)  # of the header: all but format and counter
 _NODE: Final = slice(4, 8)
@@ -331,7 +333,7 @@ class Opener:
         digest_failures: sources of datagrams under another key, for the log; the owner empties
             it, more than REPORTS_MAX are only counted.
         duplicates: (source, session start) of another node with this id; likewise.
-        unproven: (node, session, source) that were heard and not proved; likewise.
+        unproven: (node, session, key id, source) heard and not proved; likewise.
     """
 
     def __init__(
@@ -348,7 +350,7 @@ class Opener:
         assert bool(keys) == (algorithm != NONE)
         self.digest_failures: Final[list[str]] = []
         self.duplicates: Final[list[tuple[str, int]]] = []
-        self.unproven: Final[list[tuple[int, bytes, str]]] = []
+        self.unproven: Final[list[tuple[int, bytes, int, str]]] = []
         self._keys: dict[int, ClusterKey | None] = {}
         self._algorithm: Final = algorithm
         self._own: Final = node_id.to_bytes(4, "big")
@@ -558,10 +560,11 @@ class Opener:
             return None if self._accept_session(inbound) else LIMIT
         if inbound.stream not in self._candidates:
             self._keep_candidate(inbound)
-        if message[:1] == HELLO_TYPE:
+        if message[:1] in UNPROVEN_TYPES:
             return None
         if len(self.unproven) < REPORTS_MAX:
-            self.unproven.append((inbound.node_id, inbound.session, source))
+            heard = (inbound.node_id, inbound.session, inbound.key_id, source)
+            self.unproven.append(heard)
         return UNPROVEN
 
     def _keep_candidate(self, inbound: _Inbound) -> None:

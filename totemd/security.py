@@ -27,8 +27,6 @@ from totemd.writer import Writer, WriterLostError
 GROUP_NAME: Final = b"\0totemd"  # the group of all totemds; names of others cannot begin so
 CONNECTION: Final = local.ConnectionId(0)  # clients count from 1
 KEY_SIZE: Final = 128
-KEY_TYPE: Final = b"\x10"  # first byte of a message that carries a key to one node
-SECURITY_TYPES: Final = frozenset({seal.HELLO_TYPE, KEY_TYPE})
 SAYS_MAX: Final = 64
 AGREED: Final = 2
 TICK_NS: Final = 1_000_000_000
@@ -120,6 +118,9 @@ class Security:
             raise ExitError(Exit.KEY_FILE, f"key file {self._config.totem.key_file}: {rule}")
         return keys
 
+    def _key(self, key_id: int) -> seal.ClusterKey | None:
+        return next((key for key in self._keys() if key.key_id == key_id), None)
+
     def _new_sealer(self) -> seal.Sealer:
         rotation = self.rotation
         key = None if rotation is None else rotation.key(rotation.ring.current.secret)
@@ -131,7 +132,7 @@ class Security:
     def message(
         self, data: bytes, sender: int, order: seal.Order, source: str, now_ns: int
     ) -> None:
-        """Handle an authentic message of `SECURITY_TYPES`."""
+        """Handle an authentic message of `seal.UNPROVEN_TYPES`."""
         if data[:1] == seal.HELLO_TYPE:
             own = seal.pack_session(self.sealer.session)
             reply, proved = self._proof.receive(data, sender, own, source, now_ns)
@@ -153,10 +154,10 @@ class Security:
             self._digests.count(source, len(opener.digest_failures), now_ns, alone=alone)
             opener.digest_failures.clear()
         if opener.unproven:
-            for node, session, address in opener.unproven:
+            for node, session, key_id, address in opener.unproven:
                 challenge = self._proof.heard(node, session, address, now_ns)
-                if challenge is not None:
-                    self._send(None, self.sealer.pieces(challenge))
+                if challenge is not None:  # under a key that the other one has
+                    self._send(None, self.sealer.pieces(challenge, self._key(key_id)))
             opener.unproven.clear()
         if opener.duplicates:
             for address, start in opener.duplicates:
@@ -278,10 +279,9 @@ class Security:
 
     def _help(self, node: int, key_id: int) -> None:
         assert self.rotation is not None
-        offer = self.rotation.update(key_id)
-        under = next((key for key in self._keys() if key.key_id == key_id), None)
+        offer, under = self.rotation.update(key_id), self._key(key_id)
         if offer is not None and under is not None:
-            self._send(node, self.sealer.pieces(KEY_TYPE + offer, under))
+            self._send(node, self.sealer.pieces(seal.KEY_TYPE + offer, under))
 
     def status(self) -> dict[str, Any] | None:
         """Return the part of the status document; keys in docs/operating.md."""

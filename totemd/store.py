@@ -98,8 +98,7 @@ class Store:
         Raises:
             ExitError: status 21, nothing can be written any more.
         """
-        asked = max((n for path, n in self._writing.values() if path == self._ring_path), default=0)
-        if ring_seq + RING_SEQ_RENEW > max(self._reserved, asked):
+        if ring_seq + RING_SEQ_RENEW > self._reserved and not self._is_written(self._ring_path):
             self._begin(self._ring_path, RING_MAGIC, ring_seq + RING_SEQ_RESERVE)
         self._needed = max(self._needed, ring_seq)
         return ring_seq <= self._reserved
@@ -109,6 +108,10 @@ class Store:
         if self._next is None:
             self._next = _session(self.session[0])
             self._begin(self._session_path, SESSION_MAGIC, self._next[0])
+
+    def _is_written(self, path: Path) -> bool:
+        """At most one write of a file is under way, however long the disk takes."""
+        return any(writing == path for writing, _ in self._writing.values())
 
     def _begin(self, path: Path, magic: bytes, number: int) -> None:
         try:
@@ -150,9 +153,11 @@ class Store:
 
     def save_peer_sessions(self, sessions: dict[int, Session]) -> None:
         """Begin to remember the newest sessions; a failure costs nothing but a log line."""
+        if self._is_written(self._peers):
+            return
         data = b"".join(PEER.pack(node, *sessions[node]) for node in sorted(sessions)[:PEERS_MAX])
         try:
-            self._writer.begin(self._peers, data)
+            self._writing[self._writer.begin(self._peers, data)] = (self._peers, 0)
         except WriterLostError as error:
             _LOG.warning("peers_not_stored", path=str(self._peers), reason=str(error))
 

@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 
-from openais import ckpt
+from openais import ckpt, status
 from openais.node.exits import Exit
+from openais.wire import port
 from tests.integration.cluster import Cluster, daemon, running, short_directory, wait_for
+from tests.integration.trio import config, document, laid_out, starting, together
 
 OPERATIONS_MIN = 200
+NODELIST = "".join(
+    f"\nnode {{\n ring0_addr: 127.0.0.{n}\n nodeid: {n}\n name: node{n}\n}}" for n in (1, 2, 3)
+)
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +205,72 @@ def test_a_second_node_with_the_same_id_ends_and_the_first_goes_on(
         "the first is in the ring",
     )
     assert "duplicate_node_id" in cluster.log(2, "totemd")
+
+
+def test_with_a_nodelist_the_old_key_goes_by_itself_and_nobody_is_cut_off() -> None:
+    with laid_out(3) as nodes, starting() as start:
+        for node in nodes:
+            text = config(node).read_text()
+            config(node).write_text(f"{text}\nnodelist {{{NODELIST}\n}}\n")
+        one, two, three = nodes
+        start(one)
+        start(two)
+        together(one, two)
+        answer = status.request(one.run_dir, port.KeyRotate(1))
+        assert isinstance(answer, port.Refused)
+        assert "not all configured nodes are here: 3" in answer.reason
+        third = start(three)
+        together(*nodes)
+        before = document(one)["keys"]
+        assert isinstance(status.request(one.run_dir, port.KeyRotate(1)), port.Done)
+        wait_for(
+            lambda: all(
+                len(document(n)["keys"]["accepted"]) == 1
+                and document(n)["keys"]["sending"] != before["sending"]
+                for n in nodes
+            ),
+            "the old key is gone everywhere",
+        )
+        third.process.kill()
+        together(one, two)
+        start(three)
+        together(*nodes)
+
+
+def test_a_key_is_changed_by_hand_with_key_accept() -> None:
+    with laid_out(2) as nodes, starting() as start:
+        one, two = nodes
+        old, new = one.directory / "conf" / "authkey", one.directory / "conf" / "new"
+        command = [sys.executable, "-m", "totemd.keygen", "-k", str(new)]
+        subprocess.run(command, check=True, capture_output=True)
+        for node, key_file, accepted_file in ((one, old, new), (two, new, old)):
+            lines = f"version: 2\n    keyfile: {key_file}\n    key_accept: {accepted_file}"
+            text = "\n".join(
+                line for line in config(node).read_text().splitlines() if "keyfile" not in line
+            )
+            config(node).write_text(text.replace("version: 2", lines) + "\n")
+            start(node)
+        together(one, two)
+        assert document(one)["keys"]["sending"] != document(two)["keys"]["sending"]
+
+
+def test_a_node_that_was_away_is_given_the_new_key_where_sessions_must_be_proved() -> None:
+    with laid_out(3, "replay_protection: strict") as nodes, starting() as start:
+        one, two, three = nodes
+        start(one)
+        start(two)
+        third = start(three)
+        together(*nodes)
+        third.process.kill()
+        together(one, two)
+        before = document(one)["keys"]["sending"]
+        assert isinstance(status.request(two.run_dir, port.KeyRotate(1)), port.Done)
+        wait_for(
+            lambda: all(document(n)["keys"]["sending"] != before for n in (one, two)),
+            "the others use the new key",
+        )
+        start(three)
+        together(*nodes)
+        wait_for(
+            lambda: len({document(n)["keys"]["sending"] for n in nodes}) == 1, "so does the third"
+        )

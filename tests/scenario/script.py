@@ -30,8 +30,9 @@ from typing import Any
 
 from tests.sim.cluster import Cluster
 from tests.sim.network import MS, US, Faults
+from tests.sim.trace import Installed
 from totemd.protocol.core import Order
-from totemd.protocol.effects import Configuration, ConfigurationKind, Moved, Noted
+from totemd.protocol.effects import ConfigurationKind, Moved, Noted
 from totemd.protocol.local import ConnectionId, Delivered, Reason, RingChanged, View
 from totemd.protocol.messages import Message
 from totemd.protocol.node import Effect
@@ -142,7 +143,7 @@ class Script:
         self._seen_notes = len(self.cluster.notes)
         for life in self.cluster.lives:
             name = f"n{life.node_id}"
-            lines += self._new(life.epoch, name, [t for e in life.ring_log if (t := _ring(e))])
+            lines += self._new(life.epoch, name, [t for e in life.records if (t := _ring(e))])
             for connection, stream in life.streams.items():
                 texts = [t for e in stream if (t := _event(e))]
                 lines += self._new(life.epoch, f"{name} process {connection}", texts)
@@ -155,7 +156,7 @@ class Script:
 
 
 def _ring(event: object) -> str | None:
-    if not isinstance(event, Configuration):
+    if not isinstance(event, Installed):
         return None
     members = " ".join(map(str, event.members))
     if event.kind is ConfigurationKind.TRANSITIONAL:

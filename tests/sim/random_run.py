@@ -1,108 +1,315 @@
-"""One random run of a cluster: workload, faults, quiet end. A function of its seed alone."""
+"""One run of a cluster by a plan: workload, faults, then a quiet end and judgement."""
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
+import zlib
+from collections.abc import Callable
+from typing import Final
 
+from tests.sim import liveness
+from tests.sim.axioms import AxiomError, Violation
 from tests.sim.checkers import check_all
 from tests.sim.cluster import Cluster
-from tests.sim.network import MS, Faults
-from totemd.protocol.local import ConnectionId
+from tests.sim.host import Clock, Host
+from tests.sim.network import MS, Faults, between
+from tests.sim.plan import GROUPS, Action, Plan, draw
+from totemd.protocol.effects import Moved
+from totemd.protocol.local import ConnectionId, Delivered, Refused
 
-NODES_MAX = 5
-STEPS = 30
-SIZES = (0, 10, 1286, 1290, 1300, 5_000, 40_000)  # bytes; around one frame, and many
-SETTLE_NS = 5_000 * MS  # longer than the longest pause
-ONE_RING_NS = 30_000 * MS
+KEY: Final = b"simulated key of a cluster under test" * 4
+FLAPS: Final = 4  # cuts of one flapping partition
+QUEUE_MAX: Final = 1000  # messages that wait at a node before a burst is left out
 
 
 class RandomRun:
-    """Drives a cluster by the seed.
+    """Drives a cluster by a plan.
 
     Args:
         seed: decides everything.
+        mix: name of a file of faults; None: the seed chooses.
+        plan: instead of drawing one.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.size = self.random.randint(1, NODES_MAX)
-        faults = Faults(
-            loss=self.random.choice([0, 0, 0.01, 0.05]), duplicate=self.random.choice([0, 0.02])
+    def __init__(self, seed: int, mix: str | None = None, plan: Plan | None = None) -> None:
+        self.plan: Final = plan or draw(seed, mix)
+        p = self.plan
+        self.random = random.Random(f"run {p.seed}")
+        self.cluster: Final = Cluster(
+            0,
+            p.seed,
+            p.faults,
+            p.parameters,
+            key=KEY if p.sealed else None,
+            shuffled=True,
         )
-        self.cluster = Cluster(self.size, seed, faults)
-        self.connections: dict[int, ConnectionId] = {}
+        self.processes: Final[dict[int, list[ConnectionId]]] = {}  # by epoch of the node
+        self.groups: Final[dict[tuple[int, ConnectionId], bytes]] = {}
         self.sent = 0
+        self.quiet = False
+        self.settled_ns = 0
+        self._budgets = [t.budget for t in p.triggers]
+        self._persist_kills: set[int] = set()
+        self._leaving: set[int] = set()
+        c = self.cluster
+        c.on_moved = self._moved
+        c.on_persist = self._persisted
+        for node in range(1, p.nodes + 1):
+            c.clocks[node] = Clock(node * 1_000_000, p.skews[node - 1])
+            c.costs[node] = p.costs[node - 1]
 
     def run(self) -> Cluster:
-        """Run to the quiet end and judge; raise AssertionError at a violation."""
-        for _ in range(STEPS):
-            for _ in range(self.random.randint(0, 10)):
-                self._send(self.random.randint(1, self.size))
-            self.cluster.run(self.random.choice([1, 3, 10, 100, 500]) * MS)
-            self._fault()
-        self.cluster.wire.heal()
-        self.cluster.wire.faults = Faults()
-        self.cluster.run(SETTLE_NS)
-        self.cluster.wait(self.cluster.one_ring, ONE_RING_NS)
-        self.cluster.run(3_000 * MS)
-        check_all(self.cluster)
-        return self.cluster
+        """Run to the quiet end and judge.
 
-    def _send(self, node_id: int) -> None:
-        if node_id not in self.cluster.running:
+        Raises:
+            AssertionError: something is violated; an AxiomError names what.
+        """
+        c, p = self.cluster, self.plan
+        for node in range(1, p.nodes + 1):
+            delay_ns = int(self.random.random() * p.run_ns * 0.3) if p.late else 0
+            c.at(delay_ns, lambda n=node: self._boot(n))  # type: ignore[misc]
+        for _, action in p.happening():
+            c.at(action.at_ns, lambda a=action: self._act(a))  # type: ignore[misc]
+        c.run(p.run_ns)
+        self._heal()
+        liveness.settle(c, p.faults.tail_ns)
+        self.settled_ns = c.now_ns
+        self._everybody_sends()
+        liveness.stay_quiet(c, self.settled_ns)
+        check_all(c)
+        return c
+
+    # What is done
+
+    def _act(self, action: Action) -> None:
+        if self.quiet:
             return
-        if node_id not in self.connections:
-            self.connections[node_id] = self.cluster.attach(node_id)
+        table: dict[str, Callable[[Action], None]] = {
+            "join": self._join,
+            "send": self._send,
+            "exit": self._exit,
+            "leave_group": self._leave_group,
+            "crash": self._crash,
+            "crash_lost_disk": self._crash,
+            "crash_persist": lambda a: self._persist_kills.add(a.node),
+            "pause": self._pause,
+            "pause_all": self._pause_all,
+            "leave": self._leave,
+            "leave_many": self._leave_many,
+            "restart_all": self._restart_all,
+            "clog": self._clog,
+            "narrow": lambda a: self._block(self.cluster.wire.narrow(a.node), a.duration_ns),
+            "force_gather": self._force_gather,
+            "storm": lambda a: self._block(self.cluster.wire.storm(a.value), a.duration_ns),
+        }
+        handler = table.get(action.kind, self._cut)
+        handler(action)
+
+    def _boot(self, node: int) -> None:
+        if node not in self.cluster.running and not self.quiet:
+            self.cluster.boot(node)
+
+    def _again(self, node: int, delay_ns: int) -> None:
+        self.cluster.at(delay_ns, lambda: self._boot(node))
+
+    def _block(self, number: int, duration_ns: int) -> None:
+        self.cluster.at(duration_ns, lambda: self.cluster.wire.unblock(number))
+
+    def _cut(self, a: Action) -> None:
+        wire = self.cluster.wire
+        everybody = range(1, self.plan.nodes + 1)
+        around = {(a.node, n) for n in everybody} | {(n, a.node) for n in everybody}
+        match a.kind:
+            case "partition":
+                self._block(wire.block(between(*map(set, a.sides))), a.duration_ns)
+            case "flapping":
+                again = a._replace(kind="partition")
+                for k in range(FLAPS):
+                    self.cluster.at(2 * k * a.duration_ns, lambda: self._act(again))
+            case "one_way":
+                pairs = {(a.node, a.peer)} if a.peer else {(a.node, n) for n in everybody}
+                self._block(wire.block(pairs), a.duration_ns)
+            case "pair":
+                pairs = {(a.node, a.peer), (a.peer, a.node)}
+                self._block(wire.block(pairs), a.duration_ns)
+            case "dead_multicast":
+                self._block(wire.block(around, unicast=False), a.duration_ns)
+            case "dead_unicast":
+                self._block(wire.block(around, multicast=False), a.duration_ns)
+            case _:
+                raise AssertionError(f"no fault {a.kind}")
+
+    def _crash(self, a: Action) -> None:
+        if a.node in self.cluster.running:
+            if a.number % 2:
+                self.cluster.save_peers(a.node)
+            self._kill(self.cluster.running[a.node], a.duration_ns)
+            if a.kind == "crash_lost_disk":
+                self.cluster.lose_disk(a.node)
+
+    def _kill(self, host: Host, down_ns: int) -> None:
+        self.cluster.crash(host.address)
+        self._again(host.address, max(down_ns, MS))
+
+    def _pause(self, a: Action) -> None:
+        if a.node in self.cluster.running:
+            self.cluster.pause(a.node, a.duration_ns, at_work=bool(a.number % 2))
+
+    def _pause_all(self, a: Action) -> None:
+        for node in list(self.cluster.running):
+            self.cluster.pause(node, a.duration_ns, at_work=bool(a.number % 2))
+
+    def _leave(self, a: Action) -> None:
+        if a.node in self.cluster.running:
+            self._leaving.add(self.cluster.running[a.node].life.epoch)
+            self.cluster.leave(a.node)
+            self._again(a.node, a.duration_ns + 600 * MS)
+
+    def _leave_many(self, a: Action) -> None:
+        for node in list(self.cluster.running):
+            if node != a.node or a.number % 2:
+                self._leave(a._replace(node=node))
+
+    def _restart_all(self, a: Action) -> None:
+        for host in list(self.cluster.running.values()):
+            self._kill(host, a.duration_ns)
+
+    def _force_gather(self, a: Action) -> None:
+        host = self.cluster.running.get(a.node)
+        if host is not None:
+            local_ns = host.clock.local_ns(self.cluster.now_ns)
+            self.cluster.perform(a.node, host.node.ring.force_gather(local_ns))
+
+    def _clog(self, a: Action) -> None:
+        if a.node in self.cluster.running:
+            self.cluster.clog(a.node)
+            self.cluster.at(a.duration_ns, lambda: self.cluster.unclog(a.node))
+
+    # Triggers
+
+    def _moved(self, host: Host, moved: Moved) -> bool:
+        if self.quiet:
+            return False
+        for k, trigger in enumerate(self.plan.triggers):
+            if trigger.state is not moved.new or not self._budgets[k]:
+                continue
+            if self.random.random() >= trigger.probability:
+                continue
+            self._budgets[k] -= 1
+            if trigger.kind == "crash":
+                self._again(host.address, max(trigger.duration_ns, MS))
+                return True
+            self._pull(trigger.kind, host, trigger.duration_ns)
+        return False
+
+    def _pull(self, kind: str, host: Host, duration_ns: int) -> None:
+        wire = self.cluster.wire
+        everybody = list(range(1, self.plan.nodes + 1))
+        match kind:
+            case "partition":
+                side = {n for n in everybody if self.random.random() < 0.5}
+                self._block(wire.block(between(side, set(everybody) - side)), duration_ns)
+            case "one_way":
+                peer = self.random.choice(everybody)
+                self._block(wire.block({(host.address, peer)}), duration_ns)
+            case "storm":
+                self._block(wire.storm(0.7), duration_ns)
+            case "drop_token":
+                host.tokens_to_drop += 1
+            case "pause":
+                node = host.address
+                self.cluster.at(0, lambda: self._pause(Action(0, "pause", node, 0, duration_ns)))
+            case _:
+                raise AssertionError(f"no trigger {kind}")
+
+    def _persisted(self, host: Host) -> bool:
+        if self.quiet or host.address not in self._persist_kills:
+            return False
+        self._persist_kills.discard(host.address)
+        self._again(host.address, 5 * MS)
+        return True
+
+    # Workload
+
+    def _mine(self, node: int) -> list[ConnectionId]:
+        host = self.cluster.running.get(node)
+        return [] if host is None else self.processes.setdefault(host.life.epoch, [])
+
+    def _join(self, a: Action) -> None:
+        host = self.cluster.running.get(a.node)
+        if host is None or host.node.ring.leave_copies is not None:
+            return
+        group = GROUPS[a.number % len(GROUPS)]
+        connection = self.cluster.attach(a.node, join=group)
+        self.groups[host.life.epoch, connection] = group
+        if a.node in self.cluster.running:
+            self._mine(a.node).append(connection)
+
+    def _send(self, a: Action) -> None:
+        host = self.cluster.running.get(a.node)
+        if host is None or host.life.epoch in self._leaving:
+            return
+        if not self._mine(a.node):
+            self._join(a)
+        waiting = host.node.packer.queued_bytes
+        for k, size in enumerate(a.sizes):
+            mine = self._mine(a.node)
+            if not mine or waiting > QUEUE_MAX * 1300 or a.node not in self.cluster.running:
+                return
+            safe = (a.number * 31 + k * 7) % 100 < a.value * 100
+            self._multicast(a.node, mine[(a.number + k) % len(mine)], size, 3 if safe else 2)
+
+    def _multicast(self, node: int, connection: ConnectionId, size: int, guarantee: int) -> None:
         self.sent += 1
-        payload = b"%d:%d:" % (node_id, self.sent) + bytes(self.random.choice(SIZES))
-        guarantee = self.random.choice([2, 2, 3])
-        self.cluster.multicast(node_id, self.connections[node_id], payload, guarantee)
+        epoch = self.cluster.running[node].life.epoch
+        body = b"%d:%d:%d:" % (node, epoch, self.sent)
+        body += bytes((self.sent & 0xFF,)) * max(0, size - len(body) - 4)
+        payload = body + zlib.crc32(body).to_bytes(4, "big")
+        self.cluster.multicast(node, connection, payload, guarantee)
 
-    def _fault(self) -> None:
-        dice = self.random.random()
-        up = sorted(self.cluster.running)
-        if dice < 0.1 and len(up) > 1:
-            node_id = self.random.choice(up)
-            self.cluster.crash(node_id)
-            self.connections.pop(node_id, None)
-        elif dice < 0.25:
-            for node_id in sorted(set(range(1, self.size + 1)) - set(up))[:1]:
-                self.cluster.boot(node_id)
-        elif dice < 0.32:
-            side = {n for n in range(1, self.size + 1) if self.random.random() < 0.5}
-            self.cluster.wire.partition(side, set(range(1, self.size + 1)) - side)
-        elif dice < 0.4:
-            self.cluster.wire.heal()
-        elif dice < 0.45:
-            pause_ms = self.random.choice([100, 500, 1_500, 4_000])
-            self.cluster.pause(self.random.choice(up), pause_ms * MS)
+    def _exit(self, a: Action) -> None:
+        mine = self._mine(a.node)
+        if mine:
+            self.cluster.exit(a.node, mine.pop(a.number % len(mine)))
 
+    def _leave_group(self, a: Action) -> None:
+        mine = self._mine(a.node)
+        if mine:
+            host = self.cluster.running[a.node]
+            connection = mine[a.number % len(mine)]
+            stream = host.life.streams[connection]
+            self.cluster.leave_group(a.node, connection, self.groups[host.life.epoch, connection])
+            if not isinstance(stream[-1], Refused):
+                mine.remove(connection)
 
-def main() -> int:
-    """Run a range of seeds; the exit status tells whether all held."""
-    parser = argparse.ArgumentParser(description="simulate clusters of real protocol cores")
-    parser.add_argument("--seeds", type=int, default=300, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first one")
-    options = parser.parse_args()
-    failed = []
-    virtual_ns = 0
-    for seed in range(options.first, options.first + options.seeds):
-        run = RandomRun(seed)
-        try:
-            run.run()
-        except AssertionError as error:
-            failed.append(seed)
-            sys.stdout.write(
-                f"seed {seed}: {error}\n  replay: ./run sim --first {seed} --seeds 1\n"
-            )
-        virtual_ns += run.cluster.now_ns
-    sys.stdout.write(
-        f"{options.seeds} seeds, {virtual_ns / 3_600e9:.1f} simulated hours, {len(failed)} failed\n"
-    )
-    return 1 if failed else 0
+    # The end
 
+    def _heal(self) -> None:
+        c = self.cluster
+        self.quiet = True
+        c.wire.heal()
+        c.wire.faults = Faults(delay_min_ns=50_000, delay_max_ns=150_000)
+        for node in range(1, self.plan.nodes + 1):
+            c.unclog(node)
+            c.costs[node] = 0
+            host = c.running.get(node)
+            if host is None:
+                c.boot(node)
+            else:
+                host.cost_ns = 0
+                host.tokens_to_drop = 0
+                c.end_pause(node)
 
-if __name__ == "__main__":
-    sys.exit(main())
+    def _everybody_sends(self) -> None:
+        """Let each node send into the idle ring: it gets its turn at once."""
+        c = self.cluster
+        for node in sorted(c.running):
+            connection = c.attach(node, join=b"final")
+            c.run(100 * MS)
+            for guarantee in (2, 3):
+                self._multicast(node, connection, 100, guarantee)
+            stream = c.running[node].life.streams[connection]
+            c.run(liveness.turn_ns(c))
+            if sum(isinstance(event, Delivered) for event in stream) != 2:
+                raise AxiomError([Violation("L2", node, None, 0, "no turn in an idle ring")])
+            c.run(100 * MS)

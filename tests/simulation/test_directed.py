@@ -113,6 +113,7 @@ def test_the_group_of_a_restarted_node_is_told_apart_from_the_new_one() -> None:
     cluster = Cluster(2)
     cluster.wait(cluster.one_ring, 1_000 * MS)
     watcher = cluster.attach(1)
+    cluster.run(50 * MS)
     cluster.attach(2)
     cluster.run(50 * MS)
     cluster.crash(2)

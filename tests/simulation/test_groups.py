@@ -6,12 +6,12 @@ T and S in the docstrings are the tests that page lists.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
-from tests.sim.checkers import check_all, streams_agree
-from tests.sim.cluster import GROUP, PID_BASE, Cluster, Life, payloads
+from tests.sim.checkers import check_all
+from tests.sim.cluster import GROUP, PID_BASE, Cluster, payloads
 from tests.sim.network import MS, US, Faults
 from totemd.protocol.groups import MEMBERS_MAX, NODE_DOWN, NODE_UP, VANISHED
 from totemd.protocol.local import (
@@ -121,26 +121,7 @@ def judge(cluster: Cluster) -> None:
     for life in cluster.lives:
         for events in life.streams.values():
             clauses(events, life.node_id)
-    streams_agree([_per_membership(life) for life in cluster.lives])
-
-
-def _per_membership(life: Life) -> Life:
-    """Return a life in which each membership is a stream: between two, nothing is told."""
-    streams: dict[ConnectionId, list[Event]] = {}
-    for events in life.streams.values():
-        current: list[Event] = []
-        streams[ConnectionId(len(streams))] = current
-        over = False
-        for event in events:
-            if isinstance(event, View) and over:
-                current = []
-                streams[ConnectionId(len(streams))] = current
-            if isinstance(event, View):
-                mine = {c.member for v in current[:1] if isinstance(v, View) for c in v.joined}
-                over = any(c.member in mine for c in event.left)
-            if current or isinstance(event, View):
-                current.append(event)
-    return replace(life, streams=streams)
+    check_all(cluster)
 
 
 @dataclass(slots=True)
@@ -264,7 +245,9 @@ def test_a_process_that_dies_while_it_joins_is_no_ghost() -> None:
 def test_the_pid_of_a_dead_process_may_come_again() -> None:
     """Pitfall 13: two uses of one pid are two members."""
     cluster = formed(2)
-    watcher, first = cluster.attach(1), cluster.attach(2)
+    watcher = cluster.attach(1)
+    cluster.run(20 * MS)
+    first = cluster.attach(2)
     cluster.run(50 * MS)
     node, again = cluster.node(2), ConnectionId(77)
     pid = views(cluster, 1, watcher)[-1].members[-1].pid

@@ -12,8 +12,6 @@ from typing import Final, Protocol
 
 from totemd.protocol.effects import (
     Cause,
-    Configuration,
-    ConfigurationKind,
     Effect,
     Moved,
     Multicast,
@@ -91,6 +89,7 @@ class Stats:
     failed_to_receive: int = 0
     protocol_errors: int = 0
     pauses: int = 0
+    verdicts_put_off: int = 0
     rotation_us: int = 0
 
 
@@ -144,6 +143,8 @@ class Core:
         self.obligations: frozenset[int] = frozenset()
         self.received = False
         self.high_delivered_floor = 0
+        self.gather_cause = Cause.BOOT  # why the installed ring ended
+        self.gather_began_ns = 0
         self.leave_copies: int | None = None  # None: not leaving
         self.leave_deadline_ns = 0
 
@@ -154,8 +155,9 @@ class Core:
         self.adopt_members((node_id,))
         self.reset_ring()
 
-    def _new_store(self, ring: RingId) -> Store:
-        return Store(ring, self.parameters.seq_base, self.parameters.max_gap_messages)
+    def _new_store(self, ring: RingId, senders: int = 1) -> Store:
+        p = self.parameters
+        return Store(ring, p.seq_base, senders * p.max_gap_messages)
 
     def adopt_members(self, members: tuple[int, ...]) -> None:
         """Take over the members of the ring `ring_id`, and what follows from them."""
@@ -190,6 +192,7 @@ class Core:
         self.idle = 0
         self.stalled = 0
         self.held: Token | None = None
+        self.grace_given = False  # the loss of the token was put off
         self.cancels_left = 0
         self.visits = 0
         self.token_first = False  # the shell should read the token before data
@@ -279,19 +282,6 @@ class Core:
         """Stop sending the token again: there is evidence that the next member has it."""
         self.timers.cancel(TOKEN_RETRANSMIT)
         self.evidence_above = NEVER
-
-    def configuration(
-        self,
-        kind: ConfigurationKind,
-        ring: RingId,
-        members: tuple[int, ...],
-        *,
-        old_ring: RingId | None,
-        left: tuple[int, ...] = (),
-        joined: tuple[int, ...] = (),
-    ) -> None:
-        """Deliver a configuration."""
-        self.emit(Configuration(kind, ring, members, old_ring, left, joined))
 
     # What the parts use of each other
 

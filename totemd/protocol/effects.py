@@ -100,6 +100,9 @@ class Configuration:
     old_ring: RingId | None
     left: tuple[int, ...]
     joined: tuple[int, ...]
+    failed: tuple[int, ...] = ()  # of those that left, in a regular one: without saying so
+    cause: Cause | None = None  # of a regular one: why the ring before it ended
+    took_ns: int = 0  # of a regular one: since then
 
 
 @dataclass(frozen=True, slots=True)

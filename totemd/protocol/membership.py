@@ -38,6 +38,8 @@ TIMED_OUT_NOTED: Final = 3  # gathers that end by a timeout before the network i
 
 # What rests on time: none of it may count the time that this process was not scheduled.
 VERDICTS: Final = (Timer.TOKEN_LOSS, Timer.HEARTBEAT, Timer.CONSENSUS)
+STARVED_NS: Final = 10_000_000  # a timer that is served so late shows that this machine is busy
+GRACE: Final = 4  # times as long as it was late a verdict is put off, once
 
 
 class Membership(Recovery):
@@ -60,7 +62,6 @@ class Membership(Recovery):
         self.hears_me: Final[set[int]] = set()  # who listed this node in its newest join
         self.timed_out_ns = 0
         self.timed_out_in_a_row = 0
-        self.gather_began_ns = 0
         # Nodes that fail each other begin no ring at once: while the joins that led to it are on
         # the way, each new ring would break again, and the joins never end.
         self.accused_until_ns = 0
@@ -81,7 +82,8 @@ class Membership(Recovery):
             self.proc = set(self.ring_members)
             self.fail &= self.left_cleanly
         begins = self.state is not GATHER or cause is Cause.BOOT
-        if self.state is OPERATIONAL:
+        if self.state is OPERATIONAL or cause is Cause.BOOT:
+            self.gather_cause = cause
             self.gather_began_ns = self.now_ns
         if begins:
             self.hear_anew()
@@ -91,6 +93,7 @@ class Membership(Recovery):
         self.commit = None
         self.last_sent = None
         self.held = None
+        self.grace_given = False
         self.token_first = False
         self.recovery_queue = {}
         self.fail |= failing
@@ -495,6 +498,20 @@ class Membership(Recovery):
         self.aru_since_ns = min(self.aru_since_ns + gap_ns, self.now_ns)
         if self.last_visit_ns:
             self.last_visit_ns = min(self.last_visit_ns + gap_ns, self.now_ns)
+
+    def waits_longer(self, timer: Timer, late_ns: int) -> bool:
+        """Put a verdict off once, when this node is so late itself that others may be, too.
+
+        Nodes of one busy machine are late together: a token that takes too long is no loss yet.
+        """
+        if timer is Timer.JOIN:
+            self.since = {q: min(at + late_ns, self.now_ns) for q, at in self.since.items()}
+        if timer not in VERDICTS or self.grace_given:
+            return False
+        self.grace_given = True
+        self.stats.verdicts_put_off += 1
+        self.timers.set(timer, self.now_ns + min(GRACE * late_ns, self.token_loss_ns // 2))
+        return True
 
     def ignore(self, _message: object = None) -> None:
         """An event that means nothing in this state."""

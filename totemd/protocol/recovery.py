@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from totemd.protocol.core import SAFE
-from totemd.protocol.effects import Cause, ConfigurationKind, State, deliver
+from totemd.protocol.effects import Cause, Configuration, ConfigurationKind, State, deliver
 from totemd.protocol.messages import RETRANSMIT, Commit, Entry, Token
 from totemd.protocol.timers import Timer
 from totemd.protocol.visits import Visits
@@ -41,7 +41,8 @@ class Recovery(Visits):
         self.recovery_queue = {
             seq: self.old.messages[seq] for seq in sorted(self.old.messages) if seq > low
         }
-        self.new = self._new_store(filled.ring)
+        # Nothing is released before the install, and each member may send all it has to recover.
+        self.new = self._new_store(filled.ring, len(entries))
         self.stats.recoveries += 1
         self.move(State.RECOVERY, Cause.COMMIT_FILLED)
         self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns)
@@ -94,12 +95,10 @@ class Recovery(Visits):
         members = self.ring_members
         self._deliver_old_regular()
         left = tuple(n for n in old_members if n not in self.transitional)
-        self.configuration(
-            ConfigurationKind.TRANSITIONAL,
-            self.ring_id,
-            self.transitional,
-            old_ring=old_ring,
-            left=left,
+        self.emit(
+            Configuration(
+                ConfigurationKind.TRANSITIONAL, self.ring_id, self.transitional, old_ring, left, ()
+            )
         )
         self._deliver_old_transitional()
         self.note_excluded()
@@ -108,8 +107,18 @@ class Recovery(Visits):
         self.history.append(self.ring_id)
         self.boots_installed = dict(self.boots)
         joined = tuple(n for n in members if n not in self.transitional)
-        self.configuration(
-            ConfigurationKind.REGULAR, self.ring_id, members, old_ring=old_ring, joined=joined
+        self.emit(
+            Configuration(
+                ConfigurationKind.REGULAR,
+                self.ring_id,
+                members,
+                old_ring,
+                (),
+                joined,
+                failed=tuple(n for n in left if n not in self.left_cleanly),
+                cause=self.gather_cause,
+                took_ns=self.now_ns - self.gather_began_ns,
+            )
         )
         self.old = self.new
         self.new = None

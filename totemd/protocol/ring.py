@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from totemd.protocol.core import GATHER, OPERATIONAL, FrameSource, Order
-from totemd.protocol.effects import Cause, ConfigurationKind, Effect, State
-from totemd.protocol.membership import LEAVE_COPIES, LEAVE_DRAIN_NS, Membership
+from totemd.protocol.effects import Cause, Configuration, ConfigurationKind, Effect, State
+from totemd.protocol.membership import LEAVE_COPIES, LEAVE_DRAIN_NS, STARVED_NS, Membership
 from totemd.protocol.messages import (
     Commit,
     Data,
@@ -58,9 +58,8 @@ class Ring(Membership):
     def start(self, now_ns: int) -> list[Effect]:
         """Deliver the boot configuration, this node alone, and look for others."""
         self.now_ns = self.booted_ns = now_ns
-        self.configuration(
-            ConfigurationKind.REGULAR, self.installed_ring, (self.me,), old_ring=None
-        )
+        ring, members = self.installed_ring, self.installed_members
+        self.emit(Configuration(ConfigurationKind.REGULAR, ring, members, None, (), ()))
         self.gather(Cause.BOOT)
         return self._finish()
 
@@ -96,9 +95,13 @@ class Ring(Membership):
         """Serve the timers that are due."""
         self.now_ns = now_ns
         for _ in range(DUE_TIMERS_MAX):
+            deadline_ns = self.timers.deadline_ns()
             timer = self.timers.pop_due(now_ns)
-            if timer is None:
+            if timer is None or deadline_ns is None:
                 break
+            late_ns = now_ns - deadline_ns
+            if late_ns >= STARVED_NS and self.waits_longer(timer, late_ns):
+                continue
             TIMER_TABLE[self.state, timer](self)
             self._drain()
         return self._finish()

@@ -120,7 +120,7 @@ class Visits(Idle):
         operational = self.state is OPERATIONAL
         store = self.old if operational else self.new
         assert store is not None
-        if token.seq < store.high:
+        if not store.high <= token.seq <= store.released + store.limit:
             self._contradiction(token, store)
             return
         self.my_token_seq = token.token_seq
@@ -157,7 +157,10 @@ class Visits(Idle):
             self.safe_to = max(self.safe_to, min(before, aru))
 
     def _contradiction(self, token: Token, store: Store) -> None:
-        """Drop a token that denies numbers which were given out: its loss ends this ring."""
+        """Drop a token that denies numbers which were given out, or jumps: its loss ends the ring.
+
+        What is missing is looked up number by number: after a jump that would not end.
+        """
         self.stats.protocol_errors += 1
         self.note("protocol_error", what="token", seq=token.seq, known=store.high)
 
@@ -179,7 +182,7 @@ class Visits(Idle):
         now_ns = self.now_ns
         self.stats.tokens_received += 1
         self.visits += 1
-        self.token_first = False
+        self.token_first = self.grace_given = False
         self.priority_above = self.visits - self.is_representative
         self.cancels_left = 0
         self.evidence_above = NEVER

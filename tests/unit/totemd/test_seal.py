@@ -540,7 +540,7 @@ def test_strict_hears_a_session_only_after_its_proof() -> None:
     sealer = sealer_of()
     assert rule(opener, sealer.seal(b"join")[0]) == seal.UNPROVEN
     session = seal.pack_session(SESSION)
-    assert opener.unproven == [(1, session, "peer")]
+    assert opener.unproven == [(1, session, OLD_KEY.key_id, "peer")]
     hello = sealer.seal(seal.HELLO_TYPE + b"answer")
     assert open_one(opener, hello) == seal.HELLO_TYPE + b"answer"
     assert rule(opener, hello[0]) == seal.REPLAY

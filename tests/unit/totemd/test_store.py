@@ -81,6 +81,22 @@ def test_one_renewal_is_enough_while_the_disk_is_slow(tmp_path: Path, disk: Disk
     assert len(disk.waiting) == 1
 
 
+def test_a_disk_that_hangs_for_long_has_a_bounded_number_of_writes_before_it(
+    tmp_path: Path, disk: Disk
+) -> None:
+    store = opened(tmp_path, disk)
+    first = store.stored_ring_seq + 500
+    for k in range(200):
+        assert not store.durable(first + 4 * k)
+        store.save_peer_sessions({3: (k, b"abcd")})
+        store.renew_session()
+    assert len(disk.waiting) == 3
+    disk.work(store)
+    assert not store.durable(first + 800)
+    disk.work(store)
+    assert store.durable(first + 800)
+
+
 def test_a_number_is_durable_only_when_the_disk_says_so(tmp_path: Path, disk: Disk) -> None:
     store = opened(tmp_path, disk)
     far = store.stored_ring_seq + 500

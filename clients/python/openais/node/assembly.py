@@ -145,7 +145,8 @@ class Assembler:
         interfaces = network.interfaces(local_entry)
         node_id, node_name = self._identify(local_entry, interfaces)
         timing.complete(self._totem, len(nodes), self._problems)
-        self._check_buffer(len(nodes))
+        if self._given.testing:
+            self._check_buffer(len(nodes))  # else totemd looks itself
         return NodeConfig(
             path=self._given.path,
             amf_file=self._amf_file(),
@@ -243,6 +244,11 @@ class Assembler:
             self._problems.error(
                 totem.origin_of("transport"),
                 "totem.transport: udpu needs a nodelist, or members of an interface",
+            )
+        if totem.boolean("block_unlisted_ips") and not nodes:
+            self._problems.error(
+                totem.origin_of("block_unlisted_ips"),
+                "totem.block_unlisted_ips: without a nodelist it would block every node",
             )
         window = totem.optional_integer("window_size") or 0
         return TotemConfig(

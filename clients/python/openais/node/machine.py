@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import ipaddress
 import os
@@ -94,7 +95,7 @@ def own_addresses() -> tuple[OwnAddress, ...]:
         for _ in range(_ANSWERS_MAX):
             if _read_answer(kernel.recv(_ANSWER_SIZE_MAX), found):
                 break
-    return tuple(found)
+    return found
 
 
 def _read_answer(data: bytes, found: list[OwnAddress]) -> bool:
@@ -161,7 +162,8 @@ def _mtu_bytes(address: str) -> int | None:
     """Ask the kernel which interface has an address, and for its MTU."""
     for own in own_addresses():
         if str(own.address.ip) == address:
-            return _number_in(INTERFACES / socket.if_indextoname(own.index) / "mtu")
+            with contextlib.suppress(OSError):  # it went while we asked
+                return _number_in(INTERFACES / socket.if_indextoname(own.index) / "mtu")
     return None
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from openais.node import presets
 from openais.node.binding import DERIVED, RULES, BoundSection
+from openais.node.exits import Exit
 from openais.node.machine import HOSTS_FILE, IpInterface, Machine
 from openais.node.model import Interface, NodeEntry
 from openais.node.rules import RINGS_MAX
@@ -218,10 +219,7 @@ class Network:
             text = section.text("bindnetaddr")
             found = own_address(text, self._machine.addresses)
             if found is None:
-                self._problems.warning(
-                    section.origin_of("bindnetaddr"),
-                    f"totem.interface.bindnetaddr: no interface has {text} now",
-                )
+                self._missing(text, number, section.origin_of("bindnetaddr"))
             return found or text
         if local is not None and number < len(local.addresses):
             address = local.addresses[number]
@@ -236,6 +234,22 @@ class Network:
             self._problems.error(section.origin, "totem.interface.bindnetaddr is missing")
         return _PLACEHOLDER
 
+    def _missing(self, text: str, number: int, origin: str) -> None:
+        """Say that no interface has an address; whether to wait for one is totemd's to know.
+
+        A network tells no address to wait for, nor does one from which the node id would derive.
+        The start fails then with a status after which supervisord tries again.
+        """
+        reason = f"totem.interface.bindnetaddr: no interface has {text} now"
+        if ipaddress.ip_address(text).packed[-1] == 0:
+            reason = f"{reason}, and for a network it is not waited"
+        elif number == 0 and not (self._totem.has("nodeid") or self._node_sections()):
+            reason = f"{reason}, from which the node id would derive"
+        else:
+            self._problems.warning(origin, reason)
+            return
+        self._problems.error(origin, reason, status=Exit.NETWORK)
+
     def _check_ttl(self, section: BoundSection) -> None:
         if section.given("ttl") and self._totem.text("transport") == "udpu":
             self._problems.error(
@@ -243,6 +257,8 @@ class Network:
             )
 
     def _check_mtu(self, bind: str) -> None:
+        if not self._testing:
+            return  # totemd looks itself, again and again
         mtu, own = self._totem.integer("netmtu"), self._machine.mtu_bytes(bind)
         if own is not None and mtu > own:
             self._problems.warning(
@@ -386,7 +402,7 @@ def own_address(text: str, addresses: tuple[IpInterface, ...]) -> str | None:
     The address itself where this machine has it; every host of the loopback network counts, as
     the kernel takes it too. Else that of the first interface whose network it names.
     """
-    wanted = ipaddress.ip_address(text)
+    wanted = ipaddress.ip_address(text.partition("%")[0])
     if any(address.ip == wanted for address in addresses):
         return text
     for address in addresses:

@@ -131,10 +131,8 @@ _SECURITY: Final = (
     Directive(
         "block_unlisted_ips",
         BOOLEAN,
-        meaning="drop datagrams whose source address is not in the nodelist. Nothing acts on it "
-        "yet: a datagram is accepted by its key",
+        meaning="drop datagrams whose source address is not in the nodelist",
         otherwise="`yes` with a nodelist, else `no`",
-        note="nothing acts on it yet: a datagram is accepted by its key",
     ),
 )
 

@@ -40,7 +40,7 @@ def test_a_faulty_file_has_the_status_and_the_lines_of_a_start(tmp_path: Path) -
 
 def test_everything_is_reported_with_the_status_of_the_first(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
-    text = in_totem("wait_for_interface: no").replace("192.168.1.0", "10.9.9.9")
+    text = in_totem("wait_for_interface: no\nnodeid: 1").replace("192.168.1.0", "10.9.9.9")
     text += logging_to(tmp_path / "absent" / "log")
     report = checked(tmp_path, text)
     assert report.status is Exit.LOGGING_CONFIGURATION
@@ -71,6 +71,20 @@ def test_the_programs_own_checks_are_among_them(tmp_path: Path) -> None:
     path.write_text(MINIMAL)
     report = check(path, {}, more=(refuse,), key_file=Path("/from/option"), machine=MACHINE)
     assert "no key /from/option" in report.problems
+
+
+def test_datagrams_longer_than_the_interface_takes_are_a_warning(tmp_path: Path) -> None:
+    machine = dataclasses.replace(
+        MACHINE, mtu_bytes={"192.168.1.7": 1500}.get, receive_buffer_max_bytes=212_992
+    )
+    path = tmp_path / "openais.conf"
+    path.write_text(in_totem("netmtu: 9000"))
+    warnings = check(path, {}, machine=machine).warnings
+    assert [warning.partition(": ")[2].partition(": ")[2] for warning in warnings] == [
+        "totem.netmtu: 9000 is over the MTU 1500 of the interface that has 192.168.1.7",
+        "totem.window_size: 50 messages of totem.netmtu 9000 are over the 212992 bytes that the "
+        "kernel lets wait at a socket; set net.core.rmem_max to 450000 or more",
+    ]
 
 
 def test_a_test_asks_no_name_server(tmp_path: Path) -> None:

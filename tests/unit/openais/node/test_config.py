@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openais.node.config import load
-from openais.node.exits import Exit
+from openais.node.exits import NOT_RESTARTED, Exit
 from openais.node.network import automatic_multicast_address, own_address
 from tests.unit.openais.node.configs import (
     MACHINE,
@@ -401,9 +401,26 @@ def test_unicast_needs_neither_a_multicast_address_nor_a_ttl(tmp_path: Path) -> 
 
 
 def test_an_interface_that_is_down_is_a_warning(tmp_path: Path) -> None:
-    config = loaded(tmp_path, MINIMAL.replace("192.168.1.0", "10.9.9.9"))
+    config = loaded(tmp_path, in_totem("nodeid: 1").replace("192.168.1.0", "10.9.9.9"))
     assert config.interfaces[0].bind_address == "10.9.9.9"
     assert "no interface has 10.9.9.9 now" in config.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "address", "reason"),
+    [
+        ("nodeid: 1", "10.9.9.0", "no interface has 10.9.9.0 now, and for a network it is not"),
+        ("", "10.9.9.9", "no interface has 10.9.9.9 now, from which the node id would derive"),
+    ],
+)
+def test_what_cannot_be_told_before_the_interface_is_up_is_tried_again(
+    tmp_path: Path, lines: str, address: str, reason: str
+) -> None:
+    # A node id that derives from the address of the network is one that all nodes have.
+    error = refused(tmp_path, in_totem(lines).replace("192.168.1.0", address))
+    assert reason in error.errors[0]
+    assert error.exit_status is Exit.NETWORK
+    assert error.exit_status not in NOT_RESTARTED
 
 
 @pytest.mark.parametrize(
@@ -415,6 +432,7 @@ def test_an_interface_that_is_down_is_a_warning(tmp_path: Path) -> None:
         ("127.0.0.0", "127.0.0.1"),
         ("192.168.1.8", None),
         ("fd00::", "fd00::7"),
+        ("fd00::7%eth0", "fd00::7%eth0"),
     ],
 )
 def test_a_bind_address_is_an_own_address_or_the_network_of_one(

@@ -203,6 +203,8 @@ def test_several_nodes_on_one_machine_are_noticed(tmp_path: Path) -> None:
 def test_unlisted_addresses_are_blocked_where_there_is_a_list(tmp_path: Path) -> None:
     assert not loaded(tmp_path, MINIMAL).totem.block_unlisted_ips
     assert loaded(tmp_path, MINIMAL + nodelist(3)).totem.block_unlisted_ips
+    error = refused(tmp_path, in_totem("block_unlisted_ips: yes"))
+    assert complained(error, "without a nodelist it would block every node")
 
 
 def test_an_address_of_the_nodelist_that_this_machine_has_not_is_a_warning(
@@ -214,12 +216,11 @@ def test_an_address_of_the_nodelist_that_this_machine_has_not_is_a_warning(
 
 
 def test_what_nothing_acts_on_is_said_to_who_writes_it(tmp_path: Path) -> None:
-    config = loaded(tmp_path, in_totem("rrp_token_expired_timeout: 47\nblock_unlisted_ips: yes"))
+    config = loaded(tmp_path, in_totem("rrp_token_expired_timeout: 47"))
     assert config.totem.rrp_token_expired_timeout_ms == 47
     assert [warning.partition(": ")[2].partition(": ")[2] for warning in config.warnings] == [
         "totem.rrp_token_expired_timeout: nothing acts on it: links are watched by probes, see "
         "link_probe_interval",
-        "totem.block_unlisted_ips: nothing acts on it yet: a datagram is accepted by its key",
     ]
 
 

@@ -47,6 +47,32 @@ def test_the_time_of_a_short_pause_is_no_loss_of_the_token() -> None:
     assert lone.causes(2) == ["TOKEN_LOST"]
 
 
+def test_a_node_that_is_late_itself_waits_a_little_longer_for_a_late_token_once() -> None:
+    # Nodes of one busy machine are late together.
+    lone = Lone(FAST)
+    lone.token(0)
+    begun = lone.now_ns
+    lone.now_ns += 220 * MS  # 20 ms after the loss was due
+    lone.do(2, lone.ring.expire(lone.now_ns))
+    assert lone.ring.state is State.OPERATIONAL
+    assert lone.ring.stats.verdicts_put_off == 1
+    lone.run(100 * MS)
+    assert lone.causes(2) == ["TOKEN_LOST"]
+    assert lone.ring.gather_began_ns - begun == (220 + 4 * 20) * MS
+
+
+def test_a_verdict_is_put_off_by_no_more_than_half_the_timeout_and_not_again() -> None:
+    lone = Lone(FAST)
+    lone.token(0)
+    begun = lone.now_ns
+    lone.now_ns += 290 * MS
+    lone.do(2, lone.ring.expire(lone.now_ns))
+    lone.now_ns += 150 * MS
+    lone.do(2, lone.ring.expire(lone.now_ns))
+    assert lone.causes(2)[0] == "TOKEN_LOST"
+    assert lone.now_ns - begun == 440 * MS
+
+
 def test_pauses_do_not_put_a_real_loss_off_for_ever() -> None:
     # The waits go on with the time that the node was awake.
     lone = Lone(FAST)
@@ -266,6 +292,19 @@ def test_a_node_fails_neither_itself_nor_a_stranger(node: int) -> None:
     rings = Rings(1, 2).form()
     effects = rings.rings[2].fail_members(frozenset((node,)), Cause.SYNC_TIMEOUT, rings.now_ns)
     assert effects == []
+
+
+def test_a_new_ring_tells_why_the_old_one_ended_and_who_went_without_a_word() -> None:
+    rings = Rings(1, 2, 3).form()
+    rings.do(3, rings.rings[3].leave(rings.now_ns))
+    rings.until(lambda: rings.one_ring(1, 2))
+    left = rings.all(1, Configuration)[-1]
+    assert (left.failed, left.cause) == ((), Cause.LEAVE)
+    rings.rings.pop(2)
+    rings.until(lambda: rings.one_ring(1))
+    died = rings.all(1, Configuration)[-1]
+    assert (died.failed, died.cause) == ((2,), Cause.TOKEN_LOST)
+    assert 299 * MS < died.took_ns < 310 * MS
 
 
 # Commit tokens

@@ -353,6 +353,17 @@ def test_a_token_that_denies_numbers_that_were_given_out_is_dropped() -> None:
     assert "TOKEN_LOST" in lone.causes(2)
 
 
+def test_a_token_that_runs_impossibly_far_ahead_is_dropped() -> None:
+    # What is missing is looked up number by number, so a jump would never come to an end.
+    lone = Lone()
+    far = lone.ring.old.released + lone.ring.old.limit
+    assert sent(lone.token(far + 1)) == []
+    assert lone.notes(2) == ["protocol_error"]
+    assert lone.ring.stats.messages_requested == 0
+    lone.run(2_000 * MS)
+    assert "TOKEN_LOST" in lone.causes(2)
+
+
 def test_only_the_member_before_can_bring_the_token() -> None:
     # An eavesdropper may pass a token of two others on to a third: there would be two tokens.
     lone = Lone()
