@@ -209,7 +209,7 @@ class Daemon:
         if node_id is None:
             self._network.multicast(datagrams, members_only=False)
         else:
-            self._network.unicast(node_id, datagrams)
+            self._network.unicast(node_id, datagrams, again=False)
 
     def _reached(self, changes: list[Reached], now_ns: int) -> None:
         for change in changes:
