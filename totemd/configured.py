@@ -20,7 +20,9 @@ from totemd.protocol.parameters import (
 )
 from totemd.protocol.seats import SeatLimits
 from totemd.seal import block_size_max
-from totemd.udp import LinkSettings
+from totemd.udp import BUFFER_BYTES, LinkSettings
+
+WINDOW_MIN: Final = 50  # messages; what a rotation carries must fit the receive buffer twice
 
 
 def parameters(config: NodeConfig) -> RingParameters:
@@ -50,6 +52,7 @@ def parameters(config: NodeConfig) -> RingParameters:
         fail_recv_count=t.fail_recv_const,
         fail_recv_ns=t.fail_recv_time_ms * MS,
         window_messages=t.window_size_messages,
+        window_messages_max=max(WINDOW_MIN, BUFFER_BYTES // (2 * payload_size_max(config))),
         max_messages=t.max_messages,
         miss_count=t.miss_count_const,
         heartbeat_failures_allowed=t.heartbeat_failures_allowed,

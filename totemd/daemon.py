@@ -209,7 +209,7 @@ class Daemon:
         if node_id is None:
             self._network.multicast(datagrams, members_only=False)
         else:
-            self._network.unicast(node_id, datagrams)
+            self._network.unicast(node_id, datagrams, again=False)
 
     def _reached(self, changes: list[Reached], now_ns: int) -> None:
         for change in changes:
@@ -255,7 +255,11 @@ class Daemon:
             return
         datagrams: list[seal.Datagram] = []
         for effect in effects:
-            if isinstance(effect, Multicast) and type(effect.message) is messages.Data:
+            if (
+                isinstance(effect, Multicast)
+                and type(effect.message) is messages.Data
+                and not (effect.again and self._network.several)
+            ):
                 datagrams += self._security.sealer.pieces(messages.encode(effect.message))
             elif isinstance(effect, Tell):
                 self._port.tell(effect)
@@ -265,7 +269,7 @@ class Daemon:
                     datagrams = []
                 if isinstance(effect, Unicast):
                     sealed = self._security.sealer.pieces(messages.encode(effect.message))
-                    self._network.unicast(effect.node_id, sealed)
+                    self._network.unicast(effect.node_id, sealed, again=effect.again)
                 elif isinstance(effect, Persist):
                     if not self._store.durable(effect.ring_seq):
                         self._hold(effects[effects.index(effect) :])

@@ -16,9 +16,6 @@ from typing import Final, NamedTuple, TypeAlias
 from totemd.seal import ClusterKey, UnwrapError
 
 KEYS_MAX: Final = 3  # accepted at a time; one more, and the oldest goes
-GENERATION_MAX: Final = 1 << 63
-KEY_SIZE_MAX: Final = 4096
-FINGERPRINT_SIZE: Final = 8
 MAGIC: Final = b"OTKR"
 VERSION: Final = 1
 FILE_HEAD: Final = struct.Struct(">4sBB8sQ")  # magic version keys base sending
@@ -81,12 +78,18 @@ def decode(data: bytes) -> KeyRing | None:
     magic, version, count, base, sending = FILE_HEAD.unpack_from(body)
     if magic != MAGIC or version != VERSION:
         return None
-    keys, offset = [], FILE_HEAD.size
+    keys: list[Key] = []
+    rest = body[FILE_HEAD.size :]
     for _ in range(count):
-        generation, size = FILE_KEY.unpack_from(body, offset)
-        offset += FILE_KEY.size
-        keys.append(Key(generation, body[offset : offset + size]))
-        offset += size
+        if len(rest) < FILE_KEY.size:
+            return None
+        generation, size = FILE_KEY.unpack_from(rest)
+        keys.append(Key(generation, rest[FILE_KEY.size : FILE_KEY.size + size]))
+        rest = rest[FILE_KEY.size + size :]
+    generations = [key.generation for key in keys]
+    ordered = generations == sorted(set(generations))
+    if not ordered or sending not in generations or len(keys) > KEYS_MAX or rest:
+        return None
     return KeyRing(base, tuple(keys), sending)
 
 

@@ -65,6 +65,7 @@ class Network:
     ) -> None:
         configured = sorted({node for link in settings for node, _ in link.peers})
         self._choice: Final = Links(parameters, tuple(configured), now_ns)
+        self.several: Final = len(settings) > 1
         self._check_ns: Final = check_ns
         self._seal: Final = seal_message
         self._poller: Final = poller
@@ -136,9 +137,10 @@ class Network:
         for link in choice.multicast_links() if members_only else choice.all:
             self._links[link].multicast(datagrams, self._members if members_only else None)
 
-    def unicast(self, node_id: int, datagrams: list[Datagram]) -> None:
-        """Send to one node."""
-        for link in self._choice.unicast_links(node_id):
+    def unicast(self, node_id: int, datagrams: list[Datagram], *, again: bool = False) -> None:
+        """Send to one node; what may have been lost on its link takes all."""
+        choice = self._choice
+        for link in choice.all if again else choice.unicast_links(node_id):
             self._links[link].unicast(node_id, datagrams)
 
     def set_members(self, members: tuple[int, ...]) -> None:

@@ -36,7 +36,7 @@ AES_256_GCM: Final = 1
 CHACHA20_POLY1305: Final = 2
 ALGORITHMS: Final = {"none": NONE, "aes256gcm": AES_256_GCM, "chacha20poly1305": CHACHA20_POLY1305}
 COUNTER_MAX: Final = 1 << 32  # sealed units of one session
-WINDOW: Final = 1024  # counters behind the highest that are still accepted, once each
+WINDOW: Final = 4096  # counters behind the highest still accepted, once each: 32 KiB a session
 SESSIONS_PER_NODE: Final = 2
 NODES_MAX: Final = 1024
 UNKNOWN_PER_SECOND: Final = 100  # keys derived for unknown sessions, per source
@@ -364,6 +364,7 @@ class Opener:
         self._sessions: Final[dict[int, list[_Inbound]]] = {}
         self._partials: Final[dict[int, Partials]] = {}
         self._strangers: Final = Partials()  # blocks of sessions that have proved nothing yet
+        self._proved: Final[dict[int, bytes]] = {}  # newest session heard, under whatever key
         self._candidates: Final[dict[bytes, _Inbound]] = {}  # authentic, not proved
         self._unknown: Final[dict[str, tuple[int, int]]] = {}  # source -> (second, derivations)
         self._failures: Final[dict[str, int]] = dict.fromkeys(RULES, 0)
@@ -554,9 +555,7 @@ class Opener:
             if len(self.duplicates) < REPORTS_MAX:
                 self.duplicates.append((source, inbound.start))
             return DUPLICATE
-        if not self._strict or any(
-            other.session == inbound.session for other in self._sessions.get(inbound.node_id, ())
-        ):
+        if not self._strict or self._proved.get(inbound.node_id) == inbound.session:
             return None if self._accept_session(inbound) else LIMIT
         if inbound.stream not in self._candidates:
             self._keep_candidate(inbound)
@@ -619,6 +618,7 @@ class Opener:
         del known[:-SESSIONS_PER_NODE]
         start, random = _SESSION.unpack(inbound.session)
         self._newest[node_id] = (start, random)
+        self._proved[node_id] = inbound.session
         return True
 
 

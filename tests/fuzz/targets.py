@@ -22,7 +22,7 @@ from services.kit import entries, sessions
 from tests.fuzz import samples
 from tests.fuzz.trio import Trio
 from tests.unit.openais.node.configs import MACHINE
-from totemd import keyfile, seal, store
+from totemd import keyfile, keyring, proof, seal, store
 from totemd.protocol import evs, groups, messages, packing
 
 CONFIGURATIONS = Path(__file__).parent / "configurations"
@@ -309,6 +309,53 @@ def _rule_of_configuration(error: ConfigError) -> str:
     return "refused: " + " ".join(words[:3])
 
 
+def _feed_key_ring(data: bytes) -> str:
+    ring = keyring.decode(data)
+    if ring is None:
+        return "refused"
+    _same(ring, keyring.decode(ring.encode()))
+    return "key ring"
+
+
+class _Keys:
+    """A node gets messages about keys; it takes a key only as it was wrapped."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._ring = keyring.KeyRing(b"finger00", (keyring.Key(0, rng.randbytes(64)),), 0)
+        new = keyring.Key(7, rng.randbytes(128))
+        self._known = {self._ring.current.secret, new.secret}
+        wrapped = keyring.offer(new, seal.ClusterKey(self._ring.current.secret, "fuzz"))
+        self.samples = [wrapped, *(keyring.HEAD.pack(kind, 0) for kind in (2, 3, 4))]
+
+    def feed(self, data: bytes) -> str:
+        rotation = keyring.Rotation(1, self._ring, "fuzz", frozenset())
+        rotation.changed((1, 2))
+        effects = rotation.deliver(2, data, (1, 2)) + rotation.learn(data)
+        if not {key.secret for key in rotation.ring.keys} <= self._known:
+            raise BrokenPromiseError("a key that nobody wrapped was taken")
+        return "taken" if rotation.unfinished else f"ignored, {len(effects)} effects"
+
+
+class _Proofs:
+    """A node gets challenges and answers; nothing is proved that was not asked."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._nonce, self._session = rng.randbytes(proof.NONCE_SIZE), rng.randbytes(12)
+        asked, answered = (
+            proof.HELLO.pack(8, kind, 0, 1, self._session, self._nonce) for kind in (1, 2)
+        )
+        self._answer = answered
+        self.samples = [asked, answered]
+
+    def feed(self, data: bytes) -> str:
+        node = proof.Proof(1, lambda _: self._nonce)
+        node.heard(2, self._session, "peer", 1 << 40)
+        reply, proved = node.receive(data, 2, self._session, "peer", 1 << 40)
+        if proved is not None and data[4:] != self._answer[4:]:
+            raise BrokenPromiseError("a session was proved by another answer")
+        return "answered" if reply else "proved" if proved else "ignored"
+
+
 def targets(seed: int) -> list[Target]:
     """Return all targets; the samples depend on the seed."""
     rng = random.Random(seed)
@@ -319,6 +366,10 @@ def targets(seed: int) -> list[Target]:
         codec.pack_bundle([rng.randbytes(rng.choice((0, 9, 300))) for _ in range(count)])
         for count in (0, 1, 2, 15, 16, 40)
     ]
+    secrets = random.Random(seed + 1)
+    keys, proofs = _Keys(secrets), _Proofs(secrets)
+    two = tuple(keyring.Key(k, secrets.randbytes(64)) for k in (0, 9))
+    ring = keyring.KeyRing(b"finger00", two, 9)
     values: list[Any] = [0, b"x" * 300, "y" * 40, [[]], 1 << 63]
     states = [
         codec.pack_state([one, [1, -1, None, True, "text", b"bytes"], [[one]]]) for one in values
@@ -350,6 +401,9 @@ def targets(seed: int) -> list[Target]:
         Target(
             "number", [store.encode(store.RING_MAGIC, n) for n in (0, 1 << 40)], _feed_number, 3
         ),
+        Target("key-ring", [ring.encode()], _feed_key_ring, 3),
+        Target("key-messages", keys.samples, keys.feed, 3),
+        Target("proofs", proofs.samples, proofs.feed, 3),
         Target("configuration", configurations, files.feed_configuration, 2),
         Target("key", [rng.randbytes(size) for size in (32, 128, 4096)], files.feed_key, 2),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -144,6 +145,22 @@ def test_loss_is_about_as_asked(bed: Laboratory, stations: list[Station]) -> Non
     assert 600 < second.received(1000) < 800
     second.send(first, 100)
     assert first.received(100) == 100
+
+
+def test_a_delay_is_of_its_direction_and_goes_again(bed: Laboratory) -> None:
+    with in_all(bed) as (first, second, third):
+        assert reaches(second, first), "addresses are resolved"
+        bed.delay(2, 0, 60.0, 0.0)
+        wait_for(lambda: reaches(third, second), "the cable is in use")
+        began = time.monotonic()
+        assert reaches(first, second)
+        assert time.monotonic() - began >= 0.06
+        first.send(None, 20, 1400)
+        assert (second.received(20), third.received(20)) == (20, 20)
+        bed.loss(2, 0, 100.0, OUT)
+        assert not reaches(second, first), "losses apply to a long cable too"
+        bed.heal()
+        wait_for(lambda: reaches(second, first), "the short cable is back")
 
 
 def test_a_size_limit_drops_long_packets_without_a_word(

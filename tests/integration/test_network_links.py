@@ -78,6 +78,20 @@ def test_the_loss_of_a_network_changes_no_membership_and_loses_no_message(
     assert {node.ring() for node in nodes.all} == {ring}
 
 
+def test_networks_of_very_different_speed_lose_and_double_nothing(
+    two_networks: tuple[Laboratory, Members, Traffic],
+) -> None:
+    bed, nodes, messages = two_networks
+    ring = nodes[1].ring()
+    for host in (1, 2, 3):
+        bed.delay(host, 1, 20.0, 20.0)
+    wait_states(nodes, 1, {"up"})
+    messages.exchange(100)
+    bed.partition([1], [2], [3], networks=[0])
+    messages.exchange(20)
+    assert nodes[1].ring() == ring
+
+
 def test_a_network_that_loses_long_packets_is_named_and_left(
     two_networks: tuple[Laboratory, Members, Traffic],
 ) -> None:

@@ -45,6 +45,18 @@ sys.stdin.read()
 """
 
 
+# The same with the library: it never dispatches.
+IDLE = """
+import sys
+from pathlib import Path
+from openais import cpg
+handle = cpg.Cpg(run_dir=Path(sys.argv[1]).parent)
+handle.join("t")
+print("joined", flush=True)
+sys.stdin.read()
+"""
+
+
 class Totemd(threading.Thread):
     """A node without a network: the real core and the real port."""
 
@@ -99,14 +111,15 @@ def totemd() -> Iterator[Totemd]:
         made.join()
 
 
+@pytest.mark.parametrize("program", [DEAF, IDLE], ids=["deaf", "idle"])
 def test_a_client_that_never_reads_is_disconnected_and_the_others_go_on(
-    totemd: Totemd, monkeypatch: pytest.MonkeyPatch
+    totemd: Totemd, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
     """T14: the others see PROCDOWN, once; the ring never waits for a client."""
     monkeypatch.setattr(ipc, "UNSENT_BYTES_MAX", 1 << 20)
     events: list[cpg.Event] = []
     deaf = subprocess.Popen(
-        [sys.executable, "-c", DEAF, str(totemd.run_dir / wire.SOCKET_NAME)],
+        [sys.executable, "-c", program, str(totemd.run_dir / wire.SOCKET_NAME)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -20,6 +20,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ MTU: Final = 1500
 COMMAND_TIMEOUT_S: Final = 20.0
 CLONE_NEWNET: Final = 0x40000000
 NAMESPACES: Final = Path("/run/netns")
+ROOT: Final = Path(__file__).resolve().parents[2]
 IN: Final = "in"  # to the host
 OUT: Final = "out"  # from the host
 _HOOKS: Final = {IN: "egress", OUT: "ingress"}  # as the switch's port sees it
@@ -130,6 +132,7 @@ class Laboratory:
         self._mtu: Final = mtu
         self._offload: Final = offload
         self._rules: Final[dict[tuple[int, int, str], Rules]] = {}
+        self._cables: Final[dict[tuple[int, int], subprocess.Popen[str]]] = {}  # long ones
 
     def host(self, number: int) -> Host:
         """Return a host by its number."""
@@ -187,6 +190,8 @@ class Laboratory:
 
     def remove(self) -> None:
         """End what still runs in the hosts and remove everything."""
+        for key in list(self._cables):
+            self._end_cable(*key)
         for name in (*(host.namespace for host in self.hosts), self.switch):
             _remove(name)
 
@@ -208,6 +213,47 @@ class Laboratory:
         """Let one host get no multicast and no broadcast, while unicast passes."""
         self._rule(host, network, IN).multicast_blocked = blocked
         self._apply(host, network, IN)
+
+    def delay(self, host: int, network: int, in_ms: float, out_ms: float) -> None:
+        """Let what a host gets and sends take longer, by a cable that is a process: not fast."""
+        self.no_delay(host, network)
+        port, near, far = (f"{letter}{host}k{network}" for letter in "nde")
+        lines = [
+            f"link add {near} mtu {self._mtu} type veth peer name {far} mtu {self._mtu}",
+            f"link set {far} addrgenmode none up",
+            f"link set {port} nomaster addrgenmode none",
+            f"link set {near} master br{network} up",
+        ]
+        run("ip", "-n", self.switch, "-batch", "-", lines=lines)
+        self._tc([f"qdisc add dev {far} clsact"])
+        command = [sys.executable, "-m", "tests.net.delay", port, far, str(out_ms), str(in_ms)]
+        cable = subprocess.Popen(
+            ["ip", "netns", "exec", self.switch, *command],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self._cables[host, network] = cable
+        assert cable.stdout is not None
+        if cable.stdout.readline() != "ready\n":
+            raise UnavailableError(f"no delay between {port} and {far}: see the output above")
+        self._apply(host, network, OUT)
+
+    def no_delay(self, host: int, network: int) -> None:
+        """Undo `delay`."""
+        if (host, network) in self._cables:
+            self._end_cable(host, network)
+            lines = [
+                f"link del d{host}k{network}",
+                f"link set {_port(host, network)} master br{network}",
+            ]
+            run("ip", "-n", self.switch, "-batch", "-", lines=lines)
+            self._apply(host, network, OUT)
+
+    def _end_cable(self, host: int, network: int) -> None:
+        cable = self._cables.pop((host, network))
+        cable.kill()
+        cable.communicate()
 
     def cut(self, source: int, destination: int, network: int = 0) -> None:
         """Let nothing of one host reach another: one way only."""
@@ -234,8 +280,9 @@ class Laboratory:
                 self._apply(me, network, IN)
 
     def heal(self) -> None:
-        """Take every filter away, and plug in every cable."""
+        """Take every filter and delay away, and plug in every cable."""
         for host, network in self._ports():
+            self.no_delay(host.number, network)
             for direction in (IN, OUT):
                 if self._rules.pop((host.number, network, direction), None) is not None:
                     self._apply(host.number, network, direction)
@@ -246,9 +293,12 @@ class Laboratory:
 
     def _apply(self, host: int, network: int, direction: str) -> None:
         program = self._rules.get((host, network, direction), Rules()).program(network)
+        device, hook = _port(host, network), _HOOKS[direction]
+        if direction == OUT and (host, network) in self._cables:
+            device, hook = f"e{host}k{network}", "egress"  # the cable sees what the port drops
         self._tc(
             [
-                f"filter replace dev {_port(host, network)} {_HOOKS[direction]} pref 1 handle 1"
+                f"filter replace dev {device} {hook} pref 1 handle 1"
                 f' bpf direct-action bytecode "{program}"'
             ]
         )

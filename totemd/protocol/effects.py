@@ -52,6 +52,7 @@ class Multicast(NamedTuple):
     """Send to all nodes."""
 
     message: Message
+    again: bool = False  # somebody misses it: where there are several links, use all
 
 
 class Unicast(NamedTuple):
@@ -59,6 +60,7 @@ class Unicast(NamedTuple):
 
     node_id: int
     message: Message
+    again: bool = False  # as in `Multicast`
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from totemd.protocol.core import OPERATIONAL
-from totemd.protocol.effects import Multicast
+from totemd.protocol.effects import Multicast, Unicast
 from totemd.protocol.messages import HoldCancel, Token
 from totemd.protocol.parameters import MS
 from totemd.protocol.repair import Repair
@@ -128,9 +128,11 @@ class Idle(Repair):
         """Ask the representative for the token, a bounded number of times."""
         if not self.cancels_left:
             return
+        again = self.cancels_left < CANCELS_MAX
         self.cancels_left -= 1
         self.stats.hold_cancels_sent += 1
-        self.unicast(self.ring_id.representative, HoldCancel(self.ring_id))
+        cancel = HoldCancel(self.ring_id)
+        self.emit(Unicast(self.ring_id.representative, cancel, again=again))
         if self.cancels_left:
             wait_ns = self.parameters.hold_cancel_retry_ns
             self.timers.set(Timer.HOLD_CANCEL, self.now_ns + wait_ns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from totemd.protocol.core import OPERATIONAL, Core
-from totemd.protocol.effects import Cause, Unicast
+from totemd.protocol.effects import Cause, Multicast, Unicast
 from totemd.protocol.messages import (
     REQUEST_COUNT_MAX,
     REQUESTED_MAX,
@@ -53,9 +53,9 @@ class Repair(Core):
                     open_seqs.append((seq, request.requester))
                     continue
                 self.sent_again_at[seq] = self.now_ns
-                self.multicast(message)
+                self.emit(Multicast(message, again=True))
                 if self._asked_alone(seq, request.requester):
-                    self.emit(Unicast(request.requester, message))
+                    self.emit(Unicast(request.requester, message, again=True))
                 again += 1
         self.stats.messages_sent_again += again
         token.requests = runs(open_seqs)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from totemd.protocol.core import OPERATIONAL, RECOVERY, SAFE
-from totemd.protocol.effects import Cause, Deliver, Multicast
+from totemd.protocol.effects import Cause, Deliver, Multicast, Unicast
 from totemd.protocol.flow import allowance, part_of_backlog
 from totemd.protocol.idle import Idle
 from totemd.protocol.messages import (
@@ -176,7 +176,7 @@ class Visits(Idle):
         ):
             self.sent_on_duplicate_ns = now_ns
             self.stats.tokens_sent_again += 1
-            self.unicast(self.last_sent_to, self.last_sent)
+            self.emit(Unicast(self.last_sent_to, self.last_sent, again=True))
 
     def _token_came(self) -> None:
         now_ns = self.now_ns
@@ -254,7 +254,7 @@ class Visits(Idle):
             _tuple(Data, (ring, seq, me, guarantee, flags, visit, payload))
             for seq, (guarantee, payload) in enumerate(frames[:before], first)
         ]
-        self._out += [_tuple(Multicast, (m,)) for m in messages]
+        self._out += [_tuple(Multicast, (m, False)) for m in messages]
         if before < count:
             flags |= POST
             self.after_token = [
@@ -327,7 +327,7 @@ class Visits(Idle):
         if self.last_sent is None or self.held is not None:
             return
         self.stats.tokens_sent_again += 1
-        self.unicast(self.last_sent_to, self.last_sent)
+        self.emit(Unicast(self.last_sent_to, self.last_sent, again=True))
         self.retransmit_ns = min(2 * self.retransmit_ns, self.parameters.token_retransmit_ns)
         self.timers.set(TOKEN_RETRANSMIT, self.now_ns + self.retransmit_ns)
 

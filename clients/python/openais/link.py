@@ -25,6 +25,7 @@ from openais.node import bundles
 from openais.wire.codec import Buffer, DecodeError
 
 RECEIVE_BUDGET: Final = 256  # bundles per link and turn
+RECEIVE_QUEUE_BUNDLES: Final = 64  # that wait in ZeroMQ while nothing is read; more stays there
 RECONNECT_MIN_MS: Final = 10
 RECONNECT_MAX_MS: Final = 200
 MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
@@ -174,6 +175,7 @@ class _Loop(threading.Thread):
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 0)  # bounded by what the handler lets out
+        socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE_BUNDLES)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MIN_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
         monitor = socket.get_monitor_socket(MONITOR_EVENTS)

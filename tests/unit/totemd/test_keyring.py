@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections import deque
 
 import pytest
@@ -257,6 +258,25 @@ def test_the_file_is_read_as_it_was_written_and_every_changed_bit_is_noticed() -
         changed[bit // 8] ^= 1 << bit % 8
         assert keyring.decode(bytes(changed)) is None
     assert all(keyring.decode(data[:size]) is None for size in range(len(data)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "sending", "more"),
+    [
+        ([], 0, b""),
+        ([(0, OLD)], 1, b""),
+        ([(1, OLD), (0, NEW)], 0, b""),
+        ([(0, OLD), (0, NEW)], 0, b""),
+        ([(k, OLD) for k in range(KEYS_MAX + 1)], 0, b""),
+        ([(0, OLD)], 0, b"more"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_no_key_ring(
+    keys: list[tuple[int, bytes]], sending: int, more: bytes
+) -> None:
+    head = keyring.FILE_HEAD.pack(keyring.MAGIC, keyring.VERSION, len(keys), BASE, sending)
+    body = head + b"".join(keyring.FILE_KEY.pack(g, len(s)) + s for g, s in keys) + more
+    assert keyring.decode(body + keyring.CHECKSUM.pack(zlib.crc32(body))) is None
 
 
 def test_the_ring_counts_until_the_key_file_is_replaced() -> None:

@@ -554,6 +554,16 @@ def test_strict_hears_a_session_only_after_its_proof() -> None:
     assert rule(opener, sealer_of(session=LATER).seal(b"x")[0]) == seal.UNPROVEN
 
 
+def test_strict_needs_no_second_proof_when_the_old_key_is_dropped() -> None:
+    opener = Opener([OLD_KEY, NEW_KEY], AES, 2, strict=True)
+    sealer = sealer_of()
+    rule(opener, sealer.seal(b"x")[0])
+    opener.prove(1, seal.pack_session(SESSION))
+    opener.accept([NEW_KEY])
+    sealer.use(NEW_KEY)
+    assert open_one(opener, sealer.seal(b"at once")) == b"at once"
+
+
 def test_sessions_that_prove_nothing_are_bounded() -> None:
     opener = Opener([OLD_KEY], AES, 2, strict=True)
     for k in range(20):

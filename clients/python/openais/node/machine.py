@@ -95,7 +95,7 @@ def own_addresses() -> tuple[OwnAddress, ...]:
         for _ in range(_ANSWERS_MAX):
             if _read_answer(kernel.recv(_ANSWER_SIZE_MAX), found):
                 break
-    return found
+    return tuple(found)
 
 
 def _read_answer(data: bytes, found: list[OwnAddress]) -> bool:

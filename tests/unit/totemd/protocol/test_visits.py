@@ -323,6 +323,23 @@ def test_the_token_is_sent_again_after_ever_longer_waits() -> None:
     assert waits == [5, 10, 20, 40, 80, 100, 100]
 
 
+def test_what_may_have_been_lost_is_marked_for_all_links_and_nothing_else_is() -> None:
+    # On several links a dead one would take every copy of the token until probes condemn it.
+    lone = Lone()
+    lone.hear(2, 1, lone.data(1))
+    lone.source.put(2)
+    effects = lone.token(1, aru=0, aru_id=3, requests=(Request(1, 1, 3),))
+    marks = [
+        (e.message.seq if isinstance(e.message, Data) else "token", e.again)
+        for e in effects
+        if isinstance(e, Multicast | Unicast)
+    ]
+    assert marks == [(1, True), (2, False), (3, False), ("token", False)]
+    lone.now_ns = lone.ring.deadline_ns() or 0
+    (again,) = [e for e in lone.ring.expire(lone.now_ns) if isinstance(e, Unicast)]
+    assert again.again
+
+
 def test_a_message_beyond_the_token_shows_that_it_arrived() -> None:
     lone = Lone()
     lone.token(0)
