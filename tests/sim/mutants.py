@@ -210,7 +210,12 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         running = [pool.submit(try_mutant, m, sound, options.seeds) for m in mutants]
         for finished in as_completed(running):
-            verdict = finished.result()
+            try:
+                verdict = finished.result()
+            except MutantError as error:
+                missed += 1
+                sys.stdout.write(f"{error}\n")
+                continue
             missed += not verdict.caught
             sys.stdout.write(line(verdict) + "\n")
             sys.stdout.flush()
