@@ -369,7 +369,7 @@ def targets(seed: int) -> list[Target]:
     secrets = random.Random(seed + 1)
     keys, proofs = _Keys(secrets), _Proofs(secrets)
     two = tuple(keyring.Key(k, secrets.randbytes(64)) for k in (0, 9))
-    ring = keyring.KeyRing(b"finger00", two, 9)
+    key_ring = keyring.KeyRing(b"finger00", two, 9)
     values: list[Any] = [0, b"x" * 300, "y" * 40, [[]], 1 << 63]
     states = [
         codec.pack_state([one, [1, -1, None, True, "text", b"bytes"], [[one]]]) for one in values
@@ -401,7 +401,7 @@ def targets(seed: int) -> list[Target]:
         Target(
             "number", [store.encode(store.RING_MAGIC, n) for n in (0, 1 << 40)], _feed_number, 3
         ),
-        Target("key-ring", [ring.encode()], _feed_key_ring, 3),
+        Target("key-ring", [key_ring.encode()], _feed_key_ring, 3),
         Target("key-messages", keys.samples, keys.feed, 3),
         Target("proofs", proofs.samples, proofs.feed, 3),
         Target("configuration", configurations, files.feed_configuration, 2),

@@ -67,6 +67,16 @@ class Clients:
         return client
 
 
+def _facts(client: Client) -> list[tuple[object, ...]]:
+    """Return what the port tells: not how long a node took to find out."""
+    return [
+        (e.kind, e.ring, e.members, e.left, e.joined)
+        if isinstance(e, Configuration)
+        else (e.node_id, bytes(e.payload))
+        for e in client.events()
+    ]
+
+
 def alternation(client: Client) -> None:
     """E4: a regular one without predecessor, then pairs with one ring id and matching lists."""
     configurations = [e for e in client.events() if isinstance(e, Configuration)]
@@ -137,7 +147,7 @@ def test_every_change_is_a_pair_and_messages_stand_in_their_ring() -> None:
             b"%d-%d" % (client.node_id, k) for k in range(300)
         ]
     virtual_synchrony(clients.all)
-    assert one.events() == two.events()
+    assert _facts(one) == _facts(two)
     left = [(c.left, c.joined) for c in one.events() if isinstance(c, Configuration)]
     assert [change for change in left if change != ((), ())] == [((3,), ()), ((), (3,))]
     left = [(c.left, c.joined) for c in three.events() if isinstance(c, Configuration)]
