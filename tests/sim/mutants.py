@@ -196,7 +196,7 @@ def baseline(mutants: list[Mutant]) -> dict[tuple[str, str], float]:
 def main() -> int:
     """Run the whole list, or those whose name contains a word."""
     parser = argparse.ArgumentParser(prog="./run mutants", description="break the core on purpose")
-    parser.add_argument("word", nargs="?", default="", help="only mutants with this in their name")
+    parser.add_argument("words", nargs="*", help="only mutants with one of these in their name")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="at most so many each")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -204,7 +204,8 @@ def main() -> int:
     if options.child is not None:
         sys.stdout.write(json.dumps(obey(json.loads(options.child))) + "\n")
         return 0
-    mutants = [m for m in load() if options.word in m.name]
+    words = options.words or [""]
+    mutants = [m for m in load() if any(word in m.name for word in words)]
     sound = baseline(mutants)
     missed = 0
     with ThreadPoolExecutor(options.jobs) as pool:
