@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
@@ -30,6 +31,7 @@ class GroupClient:
     def __init__(self, name: str) -> None:
         self.context: Any = None
         self._queue: Final = CallbackQueue(name, CS_WAITS)
+        self._watch: select.epoll | None = None
 
     def __enter__(self) -> Self:
         """Use as a context manager."""
@@ -69,8 +71,16 @@ class GroupClient:
         return self._connection.full
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while events wait."""
-        return self._queue.fileno()
+        """Return a descriptor that is readable while events wait, or may.
+
+        Who waits for it and then dispatches receives in its own thread.
+        """
+        queue = self._queue.fileno()
+        if self._watch is None:
+            self._watch = select.epoll()
+            self._watch.register(queue, select.EPOLLIN)
+            self._connection.link.attend(self._watch, self._queue.nudge)
+        return self._watch.fileno()
 
     def dispatch(self, flags: DispatchFlags | int = DispatchFlags.ALL) -> int:
         """Run the callbacks of events that wait, in this thread; return how many.
@@ -79,13 +89,21 @@ class GroupClient:
             AisError: ERR_LIBRARY, totemd is gone; ERR_BAD_HANDLE; ERR_INVALID_PARAM, unknown
                 flags; ERR_TRY_AGAIN with ONE_NONBLOCKING when nothing waits.
         """
+        link = self._connection.link
+        if flags in CS_WAITS:
+            link.leave_to_itself()
+        elif self._watch is not None:
+            self._queue.quiet()
+            link.serve()
         try:
             return self._queue.dispatch(flags)
         finally:
-            if self._connection.link.paused:
-                self._connection.link.resume()
+            if link.paused:
+                link.resume()
 
     def close(self) -> None:
         """Leave and close; waiting events are dropped. May be repeated."""
         self._connection.close()
         self._queue.close()
+        if self._watch is not None:
+            self._watch.close()

@@ -165,6 +165,7 @@ class GroupConnection(PortConnection):
 
     def wait_membership(self, wanted: Membership, seconds: float) -> bool:
         """Wait until the membership is as wanted."""
+        self.link.leave_to_itself()
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._membership is wanted or self._closed or self._failure is not None,
@@ -215,6 +216,7 @@ class GroupConnection(PortConnection):
             for data in cut(sending.number, payload, MESSAGE_SIZE_MAX):
                 if sending.status is None:
                     self._enqueue_part(call, guarantee, data, deadline)
+            self.link.leave_to_itself()
             status = sending.wait(deadline - time.monotonic())
         finally:
             self._sending = None

@@ -81,6 +81,18 @@ class CallbackQueue:
             raise BadHandleError(self._name, "closed")
         return self._fd
 
+    def nudge(self) -> None:
+        """Make the descriptor readable: `dispatch` is to be called though nothing waits here."""
+        with self._condition:
+            if not self._closed:
+                os.eventfd_write(self._fd, 1)
+
+    def quiet(self) -> None:
+        """Take a nudge back."""
+        with self._condition:
+            if not self._closed and not self._waiting:
+                self._drain()
+
     def __len__(self) -> int:
         return self._count
 

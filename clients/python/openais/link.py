@@ -1,9 +1,11 @@
 """Connections to the services of the local node, served by one background thread.
 
 A link is a DEALER socket that is made anew whenever it is lost; what has to be said first on a new
-one, its handler knows. The background thread receives. Sending is done by whoever has something to
-send, at once: a wake-up of another thread costs more than the call. So a lock guards each socket,
-and whoever has used one looks whether it has become readable: ZeroMQ tells that only once.
+one, its handler knows. A wake-up of another thread costs more than most calls, so what can be done
+in the calling thread is: sending by whoever has something to send, receiving by an application that
+waits for its handle's descriptor and dispatches. The background thread receives where nobody does,
+and takes over when an application has not looked for a while. So a lock guards each socket, and
+whoever has used one looks whether it has become readable: ZeroMQ tells that only once.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,10 +28,13 @@ from openais.node import bundles
 from openais.wire.codec import Buffer, DecodeError
 
 RECEIVE_BUDGET: Final = 256  # bundles per link and turn
+SERVE_BUDGET: Final = 16  # bundles that an application receives before it dispatches
 RECEIVE_QUEUE_BUNDLES: Final = 64  # that wait in ZeroMQ while nothing is read; more stays there
 RECONNECT_MIN_MS: Final = 10
 RECONNECT_MAX_MS: Final = 200
 MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
+ATTENDED_NS: Final = 20_000_000  # since an application has last received by itself
+ATTENDED_POLL_S: Final = 0.02
 
 
 class LinkHandler(Protocol):
@@ -41,7 +47,7 @@ class LinkHandler(Protocol):
         """Return the elements of messages that are to be sent now, in order. In any thread."""
 
     def received(self, elements: list[Buffer]) -> None:
-        """Take the elements of one bundle. In the background thread."""
+        """Take the elements of one bundle. In one thread at a time."""
 
     def lost(self) -> None:
         """Learn that the socket is gone, with all unanswered. In the background thread."""
@@ -59,9 +65,14 @@ class Link:
         self.path: Final = path
         self.handler: Final = handler
         self.lock: Final = threading.Lock()  # held while the socket is used
+        self.reading: Final = threading.Lock()  # held by who receives, until all is handed over
         self.socket: zmq.Socket[bytes] | None = None
         self.monitor: zmq.Socket[bytes] | None = None
         self.paused = False
+        self._served_ns = 0  # when the application last received by itself
+        self._watch: select.epoll | None = None  # the application waits for it
+        self._watched = -1
+        self._nudge: Callable[[], None] | None = None
         self._loop: Final = _loop()
 
     def open(self) -> None:
@@ -78,15 +89,87 @@ class Link:
         finally:
             self.lock.release()
         if readable:
+            self._see_to()
+
+    def _see_to(self) -> None:
+        """Let what can be received be received: the descriptor will not tell again."""
+        if self._nudge is not None and self.attended:
+            self._nudge()
+        else:
             self._loop.wake(self)
+
+    def attend(self, watch: select.epoll, nudge: Callable[[], None]) -> None:
+        """Let the application receive by itself, with `serve`.
+
+        Args:
+            watch: readable when there is something to receive.
+            nudge: called when there is something that ``watch`` does not show.
+        """
+        with self.lock:
+            self._watch, self._nudge = watch, nudge
+            self.rewatch()
+
+    def rewatch(self) -> None:
+        """Let the application wait for the present socket, with the lock held."""
+        if self._watch is None:
+            return
+        if self._watched >= 0:
+            with contextlib.suppress(OSError):  # closed, and gone by itself
+                self._watch.unregister(self._watched)
+        self._watched = -1
+        if self.socket is not None:
+            self._watched = int(self.socket.getsockopt(zmq.FD))
+            self._watch.register(self._watched, select.EPOLLIN)
+
+    @property
+    def attended(self) -> bool:
+        """True: the application receives by itself."""
+        return time.monotonic_ns() - self._served_ns < ATTENDED_NS
+
+    def leave_to_itself(self) -> None:
+        """The application is going to wait for something else: receive in the background."""
+        if self._served_ns:
+            self._served_ns = 0
+            self._loop.wake(self)
+
+    def serve(self) -> None:
+        """Receive and send in the calling thread, which is the application's."""
+        self._served_ns = time.monotonic_ns()
+        if self.exchange(SERVE_BUDGET):
+            self._see_to()
+
+    def exchange(self, budget: int) -> bool:
+        """Receive and send until there is nothing of both; True: the budget was used up.
+
+        Where another thread is at it, it goes on until there is nothing more.
+        """
+        if not self.reading.acquire(blocking=False):
+            return False
+        try:
+            socket = self.socket
+            for _ in range(budget):
+                with self.lock:
+                    if socket is None or self.socket is not socket:
+                        return False
+                    if not self.readable() and not self.send():
+                        return False
+                    try:
+                        elements = bundles.receive(socket)
+                    except DecodeError:
+                        continue  # not a bundle: not from a service of ours
+                self.handler.received(elements)
+        finally:
+            self.reading.release()
+        return True
 
     def send(self) -> bool:
         """Send what is outgoing, with the lock held; True: there is something to receive."""
         socket = self.socket
         assert socket is not None
         elements = self.handler.outgoing()
-        if elements:
-            bundles.send(socket, elements)
+        if not elements:
+            return False
+        bundles.send(socket, elements)
         return self.readable()
 
     def readable(self) -> bool:
@@ -97,13 +180,13 @@ class Link:
         return bool(events & zmq.POLLIN) and not self.paused
 
     def pause(self) -> None:
-        """Stop reading, called in the background thread: the application is behind."""
+        """Stop reading, called by who receives: the application is behind."""
         self.paused = True
 
     def resume(self) -> None:
         """Read again."""
         self.paused = False
-        self._loop.wake(self)
+        self._see_to()
 
     def close(self) -> None:
         """Send what is outgoing, then end the connection; returns when the socket is closed."""
@@ -136,6 +219,7 @@ class _Loop(threading.Thread):
         self._woken: Final[dict[Link, None]] = {}
         self._lock: Final = threading.Lock()
         self._links: Final[dict[int, Link]] = {}  # by descriptor of the socket or its monitor
+        self._parked: Final[dict[Link, int]] = {}  # received by the application; its descriptor
         self._epoll.register(self._wake_fd, select.EPOLLIN)
 
     def post(self, call: Callable[[], None]) -> None:
@@ -152,11 +236,21 @@ class _Loop(threading.Thread):
 
     def run(self) -> None:
         while True:
-            for descriptor, _ in self._epoll.poll():
+            for descriptor, _ in self._epoll.poll(ATTENDED_POLL_S if self._parked else None):
                 if descriptor == self._wake_fd:
                     self._posted()
                 elif descriptor in self._links:
-                    self._serve(self._links[descriptor])
+                    self._ready(self._links[descriptor], descriptor)
+            for link in [link for link in self._parked if not link.attended]:
+                self._epoll.register(self._parked.pop(link), select.EPOLLIN)
+                self._serve(link)
+
+    def _ready(self, link: Link, descriptor: int) -> None:
+        if link.attended and link.socket and link.socket.getsockopt(zmq.FD) == descriptor:
+            self._epoll.unregister(descriptor)
+            self._parked[link] = descriptor
+        else:
+            self._serve(link)
 
     def _posted(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -186,6 +280,7 @@ class _Loop(threading.Thread):
         socket.connect(f"ipc://{link.path}")
         with link.lock:
             link.socket, link.monitor = socket, monitor
+            link.rewatch()
             link.handler.connected()
         self._serve(link)
 
@@ -200,32 +295,25 @@ class _Loop(threading.Thread):
         with link.lock:
             socket, monitor = link.socket, link.monitor
             link.socket = link.monitor = None
+            link.rewatch()
         if socket is None or monitor is None:
             return
         for one in (socket, monitor):
             descriptor = int(one.getsockopt(zmq.FD))
-            self._epoll.unregister(descriptor)
+            if self._parked.get(link) == descriptor:
+                del self._parked[link]
+            else:
+                self._epoll.unregister(descriptor)
             del self._links[descriptor]
         socket.disable_monitor()
         monitor.close(0)
         socket.close(linger_ms)
 
     def _serve(self, link: Link) -> None:
-        """Receive and send until there is nothing of both, or the budget is used up."""
-        socket, monitor = link.socket, link.monitor
-        for _ in range(RECEIVE_BUDGET):
-            with link.lock:
-                if socket is None or link.socket is not socket:
-                    return
-                if not link.readable() and not link.send():
-                    break
-                try:
-                    elements = bundles.receive(socket)
-                except DecodeError:
-                    continue  # not a bundle: not from a service of ours
-            link.handler.received(elements)
-        else:
+        """Receive and send until there is nothing of both; begin anew when the link is lost."""
+        if link.exchange(RECEIVE_BUDGET):
             self.wake(link)
+        monitor = link.monitor
         while link.monitor is monitor and monitor is not None and monitor.poll(0):
             parse_monitor_message(monitor.recv_multipart())
             self._drop(link)

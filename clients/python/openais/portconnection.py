@@ -140,6 +140,7 @@ class PortConnection:
             wait.set()
 
         number = self.ask(call, make, done)
+        self.link.leave_to_itself()
         if not wait.wait(seconds):
             self.forget(number)
             raise errors.AisTimeoutError(call, f"{self._path} did not answer", definite=False)
@@ -168,7 +169,9 @@ class PortConnection:
                 raise errors.TryAgainError(call, self._full_reason())
             self._messages.append((target, payload))
             self._messages_bytes += len(payload)
-        self.link.wake()
+            go = self._has_window()  # else it goes when totemd has taken what is on its way
+        if go:
+            self.link.wake()
 
     def _full_reason(self) -> str:
         reason = "the queue of messages to send is full"
@@ -178,6 +181,7 @@ class PortConnection:
 
     def wait_room(self, seconds: float) -> bool:
         """Wait until the queue has room again, or nothing can be sent any more."""
+        self.link.leave_to_itself()
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self.full or self._closed or self._failure is not None, seconds
@@ -190,6 +194,7 @@ class PortConnection:
 
     def wait_drained(self, seconds: float) -> bool:
         """Wait until the messages that were queued have gone to totemd."""
+        self.link.leave_to_itself()
         with self._changed:
             return self._changed.wait_for(lambda: self.drained, seconds)
 
