@@ -23,6 +23,7 @@ def check_all(cluster: Cluster) -> None:
     Raises:
         AxiomError: names the axioms, nodes, rings and positions.
     """
-    found = judge(cluster.lives)
+    found = judge(life for life in cluster.lives if not life.stranger)
+    found += judge(life for life in cluster.lives if life.stranger)
     if found:
         raise AxiomError(found)

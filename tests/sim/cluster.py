@@ -108,12 +108,20 @@ class Cluster:
 
     # Nodes
 
-    def boot(self, node_id: int, *, address: int | None = None) -> None:
-        """Start a node with what its disk holds; ``address`` of a second one of that id."""
+    def boot(
+        self, node_id: int, *, address: int | None = None, stranger: bytes | None = None
+    ) -> None:
+        """Start a node with what its disk holds.
+
+        Args:
+            node_id: of the node.
+            address: on the wire, if there is a second node of that id.
+            stranger: key of another cluster on the same wire, that this one is of.
+        """
         where = node_id if address is None else address
         assert where not in self.running, f"{where} is running"
         self._epoch += 1
-        life = Life(node_id, self._epoch)
+        life = Life(node_id, self._epoch, stranger=stranger is not None)
         self.lives.append(life)
         stored = self.disk.get(node_id, 1000)
         if stored == NO_SEQ:
@@ -122,11 +130,15 @@ class Cluster:
         self.disk[node_id] = stored + 1  # before the first datagram leaves
         host = Host(where, node, life, self.clocks.get(where, Clock()), lambda: self.now_ns)
         host.cost_ns = self.costs.get(where, 0)
-        if self._key is not None:
+        key = self._key
+        if stranger is not None:
+            host.neighbours = where - node_id
+            key = seal.ClusterKey(stranger, "another")
+        if key is not None:
             session = (self._epoch, self._epoch.to_bytes(4, "big"))
-            host.sealer = seal.Sealer(self._key, seal.AES_256_GCM, node_id, session, DATAGRAM_SIZE)
+            host.sealer = seal.Sealer(key, seal.AES_256_GCM, node_id, session, DATAGRAM_SIZE)
             host.opener = seal.Opener(
-                [self._key], seal.AES_256_GCM, node_id, (session, 0), self._peers.get(where)
+                [key], seal.AES_256_GCM, node_id, (session, 0), self._peers.get(where)
             )
         self.running[where] = host
         self._step(host, node.start(host.clock.local_ns(self.now_ns)))
@@ -314,7 +326,7 @@ class Cluster:
             host.tokens_to_drop -= 1
             return
         for datagram in self._datagrams(host, message, multicast=False):
-            self._send(host, node_id, datagram)
+            self._send(host, node_id + host.neighbours, datagram)
 
     def _datagrams(self, host: Host, message: Message, *, multicast: bool) -> list[Datagram]:
         host.packets += 1

@@ -88,6 +88,7 @@ class Host:
         self.node: Final = node
         self.life: Final = life
         self.clock: Final = clock
+        self.neighbours = 0  # the address of a node of this cluster, less its id
         self.packets = 0
         self.connections = 0
         self.wake_ns = NEVER

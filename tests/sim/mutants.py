@@ -7,6 +7,7 @@ imports. An edit whose text is not there exactly once is an error: the list has 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import tomllib
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ class Mutant:
     measure: str | None
     more: float | None  # caught if so many times the figure of the sound core
     above: float | None  # caught if above this figure
-    directed: str | None  # a test that catches it, where random runs rarely do
+    directed: str | None  # a test, module:function, that catches what random runs rarely do
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,25 +107,35 @@ def _child(order: dict[str, Any], folder: Path) -> dict[str, Any]:
         [sys.executable, "-m", "tests.sim.mutants", "--child", json.dumps(order)],
         cwd=folder,
         env=environment,
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
         timeout=CHILD_S,
     )
+    if finished.returncode:
+        raise MutantError(f"the child of {order} failed: {finished.stderr[-500:]}")
     answer: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     if Path(answer["totemd"]).parent != (folder / "totemd").resolve():
         raise MutantError(f"the child imported {answer['totemd']}, not the broken copy")
     return answer
 
 
-def try_mutant(mutant: Mutant, baseline: dict[tuple[str, str], float]) -> Verdict:
-    """Run one mutant until it is caught, or its seeds are used up."""
+def try_mutant(
+    mutant: Mutant, sound: dict[tuple[str, str], float], seeds: int | None = None
+) -> Verdict:
+    """Run one mutant until it is caught, or its seeds are used up.
+
+    Args:
+        mutant: is applied to a copy.
+        sound: figures of the sound core, by measure and mix.
+        seeds: at most so many.
+    """
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
         mutate(mutant, folder)
-        order = {"mix": mutant.mix, "seeds": mutant.seeds, "first": mutant.known or 0}
-        if mutant.measure is not None:
-            order["measure"] = mutant.measure
+        count = min(mutant.seeds, seeds or mutant.seeds)
+        order = {"mix": mutant.mix, "seeds": count, "first": mutant.known or 0}
+        order |= {"measure": mutant.measure, "directed": mutant.directed}
         try:
             answer = _child(order, folder)
         except subprocess.TimeoutExpired:
@@ -132,9 +143,9 @@ def try_mutant(mutant: Mutant, baseline: dict[tuple[str, str], float]) -> Verdic
     if answer["found"] or mutant.measure is None:
         found = answer["found"]
         return Verdict(mutant, bool(found), answer["seeds"], answer["seed"], found or "nothing")
-    sound = baseline[mutant.measure, mutant.mix or ""]
-    limit = mutant.above if mutant.above is not None else sound * (mutant.more or 1.0)
-    figure = f"{mutant.measure} {answer['figure']:.1f}, sound {sound:.1f}, limit {limit:.1f}"
+    usual = sound[mutant.measure, mutant.mix or ""]
+    limit = mutant.above if mutant.above is not None else usual * (mutant.more or 1.0)
+    figure = f"{mutant.measure} {answer['figure']:.1f}, sound {usual:.1f}, limit {limit:.1f}"
     return Verdict(mutant, answer["figure"] > limit, 0, 0, figure)
 
 
@@ -144,7 +155,14 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
 
     where = str(Path(ring.__file__).resolve().parents[1] / "protocol")
     answer: dict[str, Any] = {"totemd": where, "found": "", "seeds": 0, "seed": 0}
-    if "measure" in order:
+    if order["directed"]:
+        module, _, name = order["directed"].partition(":")
+        try:
+            getattr(importlib.import_module(module), name)()
+        except Exception as error:  # any failure is a catch
+            answer["found"] = _name(error)
+        return answer
+    if order["measure"]:
         try:
             answer["figure"] = MEASURES[order["measure"]](order["mix"] or "")
         except Exception as error:  # any failure is a catch
@@ -178,7 +196,7 @@ def baseline(mutants: list[Mutant]) -> dict[tuple[str, str], float]:
 def main() -> int:
     """Run the whole list, or those whose name contains a word."""
     parser = argparse.ArgumentParser(prog="./run mutants", description="break the core on purpose")
-    parser.add_argument("word", nargs="?", default="", help="only mutants with this in their name")
+    parser.add_argument("words", nargs="*", help="only mutants with one of these in their name")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="at most so many each")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -186,16 +204,20 @@ def main() -> int:
     if options.child is not None:
         sys.stdout.write(json.dumps(obey(json.loads(options.child))) + "\n")
         return 0
-    mutants = [
-        replace(m, seeds=min(m.seeds, options.seeds)) for m in load() if options.word in m.name
-    ]
+    words = options.words or [""]
+    mutants = [m for m in load() if any(word in m.name for word in words)]
     sound = baseline(mutants)
     missed = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        running = [pool.submit(try_mutant, m, sound) for m in mutants]
+        running = [pool.submit(try_mutant, m, sound, options.seeds) for m in mutants]
         for finished in as_completed(running):
-            verdict = finished.result()
-            missed += not (verdict.caught or verdict.mutant.directed)
+            try:
+                verdict = finished.result()
+            except MutantError as error:
+                missed += 1
+                sys.stdout.write(f"{error}\n")
+                continue
+            missed += not verdict.caught
             sys.stdout.write(line(verdict) + "\n")
             sys.stdout.flush()
     sys.stdout.write(f"{len(mutants)} mutants, {missed} not caught\n")
@@ -205,10 +227,10 @@ def main() -> int:
 def line(verdict: Verdict) -> str:
     """Return one row of the table."""
     m = verdict.mutant
-    if verdict.caught:
-        seeds = f"{verdict.seeds} (seed {verdict.seed})" if verdict.seeds else "-"
-    else:
-        seeds = f"directed: {Path(m.directed).name}" if m.directed else "NOT CAUGHT"
+    where = f"{verdict.seeds} (seed {verdict.seed})" if verdict.seeds else "figure"
+    seeds = "directed" if m.directed else where
+    if not verdict.caught:
+        seeds = f"NOT CAUGHT in {verdict.seeds}"
     return f"| {m.name} | {m.mix or 'all'} | {seeds} | {verdict.found} |"
 
 

@@ -31,6 +31,7 @@ FAULTS: Final = frozenset(
         *("restart_all", "pause_all", "narrow", "force_gather"),
     )
 )
+AT_FAULTS: Final = frozenset(("partition", "crash", "one_way", "storm", "pair", "flapping"))
 TRIGGERS: Final = frozenset(("partition", "crash", "drop_token", "pause", "one_way", "storm"))
 CLUSTER_KEYS: Final = frozenset(
     ("nodes", "run_ms", "token_ms", "sealed", "skew", "slow", "small_windows", "late", "flap_max")
@@ -38,7 +39,7 @@ CLUSTER_KEYS: Final = frozenset(
 WIRE_KEYS: Final = frozenset(
     ("loss", "link_loss", "duplicate", "tail", "multicast_late", "corrupt", "replay", "large")
 )
-WORK_KEYS: Final = frozenset(("bursts", "burst_max", "huge", "processes", "safe"))
+WORK_KEYS: Final = frozenset(("bursts", "burst_max", "huge", "processes", "safe", "at_faults"))
 
 
 class Action(NamedTuple):
@@ -194,6 +195,8 @@ class _Drawing:
         if not sealed:
             faults = replace(faults, replay=0.0)
         actions = [*self._faults(nodes, run_ns, token_ms), *self._work(nodes, run_ns)]
+        if "at_faults" in self.mix.work:
+            actions += list(self._work_at_faults(nodes, actions))
         actions.sort()
         return Plan(
             self.seed,
@@ -340,6 +343,22 @@ class _Drawing:
             kind = r.choice(["join", "exit", "leave_group", "join"])
             at_ns = int(r.random() * run_ns)
             yield Action(at_ns, kind, r.randint(1, nodes), number=r.getrandbits(20))
+
+    def _work_at_faults(self, nodes: int, actions: list[Action]) -> Iterator[Action]:
+        """Have messages under way when something breaks."""
+        r, w = self.random, self.mix.work
+        for action in actions:
+            if action.kind not in AT_FAULTS or r.random() >= w["at_faults"]:
+                continue
+            for _ in range(r.randint(1, 3)):
+                yield Action(
+                    max(0, action.at_ns - int(r.random() ** 2 * 4 * MS)),
+                    "send",
+                    r.randint(1, nodes),
+                    value=w.get("safe", 0.4),
+                    sizes=tuple(self._size(0.0) for _ in range(r.randint(3, 20))),
+                    number=r.getrandbits(20),
+                )
 
     def _size(self, huge: float) -> int:
         r = self.random

@@ -92,6 +92,7 @@ class Life:
     submissions: list[Submitted] = field(default_factory=list)
     closed: set[ConnectionId] = field(default_factory=set)
     ended: Ended = Ended.RUNNING
+    stranger: bool = False  # of another cluster on the same wire
 
     @property
     def crashed(self) -> bool:
