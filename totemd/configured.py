@@ -90,7 +90,20 @@ def payload_size_max(config: NodeConfig) -> int:
     A recovery puts a second header before it: one datagram more. Where every datagram is sealed
     on its own, room for that header is kept free instead.
     """
-    datagrams = config.totem.block_datagrams
+    return _payload_size(config, config.totem.block_datagrams)
+
+
+def payload_sizes(config: NodeConfig) -> tuple[int, ...]:
+    """Return the sizes of smaller frames: half the datagrams each, down to one."""
+    sizes = []
+    datagrams = config.totem.block_datagrams // 2
+    while datagrams:
+        sizes.append(_payload_size(config, datagrams))
+        datagrams //= 2
+    return tuple(sizes)
+
+
+def _payload_size(config: NodeConfig, datagrams: int) -> int:
     header = messages.DATA_HEADER.size
     size = block_size_max(datagram_size(config), datagrams) - header
     return size if datagrams > 1 else size - header

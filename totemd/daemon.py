@@ -28,6 +28,7 @@ from totemd.configured import (
     link_settings,
     parameters,
     payload_size_max,
+    payload_sizes,
     seat_limits,
 )
 from totemd.network import Network, Reached
@@ -79,6 +80,7 @@ class Daemon:
             self._store.stored_ring_seq,
             payload_size_max(config),
             seat_limits(config),
+            payload_sizes(config),
         )
         self._security: Final = Security(
             config, self._store, self._writer, datagram_size(config), self._send

@@ -24,7 +24,10 @@ from totemd.protocol.messages import DecodeError
 from totemd.seal import Datagram
 from totemd.udp import Address, LinkSettings, LinkSockets, Train
 
-DATAGRAMS_PER_WAKE: Final = 256  # per socket, so that timers and token still run
+DATAGRAMS_PER_WAKE: Final = (
+    4096  # of data per link: more than a rotation, so that tokens come after
+)
+TOKENS_PER_WAKE: Final = 256  # per link
 STALE_TRAINS_MAX: Final = 200_000  # dropped after a pause
 
 RULES: Final = {
@@ -104,7 +107,7 @@ class Network:
                     break
                 budget -= 1 + len(train[0]) // max(train[1], 1)
                 yield link.settings.number, train
-        yield from self._tokens(DATAGRAMS_PER_WAKE)
+        yield from self._tokens(TOKENS_PER_WAKE)
 
     def _tokens(self, budget: int) -> Iterator[Arrived]:
         """Read so many trains at most of each link's token socket."""

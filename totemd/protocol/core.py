@@ -52,6 +52,9 @@ class FrameSource(Protocol):
     def ring_ended(self) -> None:
         """Learn that a new ring begins: frames of the old one must not continue in it."""
 
+    def frames_lost(self, count: int) -> None:
+        """Learn that frames of this node were sent again."""
+
 
 @dataclass(slots=True)
 class Stats:

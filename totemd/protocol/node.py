@@ -126,6 +126,7 @@ class Node:
         stored_ring_seq: highest ring sequence number this node may have used.
         payload_size_max: bytes of one frame.
         limits: bounds of seats.
+        payload_sizes: smaller ones, for a network that loses frames; the largest first.
     """
 
     def __init__(
@@ -136,8 +137,9 @@ class Node:
         stored_ring_seq: int,
         payload_size_max: int,
         limits: SeatLimits,
+        payload_sizes: tuple[int, ...] = (),
     ) -> None:
-        self.packer: Final = Packer(payload_size_max)
+        self.packer: Final = Packer(payload_size_max, payload_sizes)
         self.ring: Final = Ring(
             parameters, node_id, boot_epoch, stored_ring_seq, boot_epoch, self.packer
         )

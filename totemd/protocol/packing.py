@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from totemd.protocol.framesize import FrameSize
+
 FRAME_VERSION: Final = 1
 FIRST_CONTINUES: Final = 1  # segment 0 continues a message
 LAST_CONTINUED: Final = 2  # the last segment goes on in the originator's next frame
@@ -46,11 +48,13 @@ class Packer:
 
     Args:
         payload_size_max: bytes of one frame.
+        smaller: sizes to choose from where frames get lost, the largest first.
     """
 
-    def __init__(self, payload_size_max: int) -> None:
-        assert payload_size_max > HEADER.size + LENGTH_SIZE
-        self._size_max = payload_size_max
+    def __init__(self, payload_size_max: int, smaller: tuple[int, ...] = ()) -> None:
+        sizes = (payload_size_max, *smaller)
+        assert sizes[-1] > HEADER.size + LENGTH_SIZE
+        self._frame: Final = FrameSize(sizes)
         self._sync: deque[_Waiting] = deque()
         self._messages: deque[_Waiting] = deque()
         self._bytes = 0
@@ -81,6 +85,10 @@ class Packer:
         if self._messages:
             self._messages[0].offset = 0
 
+    def frames_lost(self, count: int) -> None:
+        """Learn that frames of this node were sent again."""
+        self._frame.lost(count)
+
     def sent(self) -> list[int]:
         """Return the cookies of messages wholly sent since the last call."""
         sent = self._sent
@@ -93,7 +101,7 @@ class Packer:
             return len(self._sync)
         if not self.gate_open or not self._messages:
             return 0
-        return 1 + self._bytes // self._size_max
+        return 1 + self._bytes // self._frame.bytes_max
 
     @property
     def queued_bytes(self) -> int:
@@ -107,7 +115,7 @@ class Packer:
             return None
         guarantee = queue[0].guarantee
         flags = FIRST_CONTINUES if queue[0].offset else 0
-        room = self._size_max - HEADER.size
+        room = self._frame.bytes_max - HEADER.size
         lengths: list[int] = []
         parts: list[memoryview] = []
         while queue and len(lengths) < SEGMENTS_MAX and room > LENGTH_SIZE:
@@ -125,6 +133,7 @@ class Packer:
             if size < left:
                 flags |= LAST_CONTINUED
                 self._continue(waiting, size)
+                self._frame.sent()
                 break
             self._finish(queue)
         header = HEADER.pack(FRAME_VERSION, flags, self._chain, len(lengths))

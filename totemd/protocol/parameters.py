@@ -116,7 +116,7 @@ class RingParameters:
     window_messages_max: int = 0
     max_messages: int = 17
     flow: Flow = Flow.FAIR
-    accelerated_window_messages: int = 17
+    accelerated_window_messages: int = 0
     accel_min: int = 4
     accel_priority: AccelPriority = AccelPriority.CALM
     miss_count: int = 1

@@ -41,7 +41,7 @@ class Repair(Core):
         p = self.parameters
         interval = max(p.retransmission_interval_ns, 2 * self.rotation_ns)
         open_seqs: list[tuple[int, int]] = []
-        again = 0
+        again = own = 0
         for request in token.requests:
             for seq in range(request.first, request.first + request.count):
                 if seq <= store.released:
@@ -57,6 +57,9 @@ class Repair(Core):
                 if self._asked_alone(seq, request.requester):
                     self.emit(Unicast(request.requester, message, again=True))
                 again += 1
+                own += message.originator == self.me
+        if own:
+            self.source.frames_lost(own)
         self.stats.messages_sent_again += again
         token.requests = runs(open_seqs)
         self._forget_answers(store)

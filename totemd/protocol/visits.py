@@ -48,6 +48,8 @@ class Visits(Idle):
         store = self.old
         if not store.add(m):
             stats.messages_duplicate += 1
+            if m.originator == self.me:
+                self.source.frames_lost(1)  # somebody else sent it again
             return
         if m.seq > self.evidence_above:
             self.token_arrived()

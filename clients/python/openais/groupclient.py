@@ -13,7 +13,14 @@ from openais.portconnection import PortConnection
 
 QUEUE_BYTES_MAX: Final = 8 << 20  # of events that wait here; more stays with totemd
 QUEUE_EVENTS_MAX: Final = 10_000
+ASKED_FACTOR: Final = 8  # times as much, while an answer is waited for that comes behind them
 TIMEOUT_S: Final = 10.0
+
+
+def behind(connection: PortConnection, events: int, size: int) -> bool:
+    """Return whether so many events and bytes are so much that reading must pause."""
+    factor = ASKED_FACTOR if connection.asked else 1
+    return events > factor * QUEUE_EVENTS_MAX or size > factor * QUEUE_BYTES_MAX
 
 
 class GroupClient:
@@ -43,7 +50,7 @@ class GroupClient:
 
     def _push(self, events: Sequence[Any], size: int) -> None:
         self._queue.push_all(self._run, events, size)
-        if len(self._queue) > QUEUE_EVENTS_MAX or self._queue.bytes_waiting > QUEUE_BYTES_MAX:
+        if behind(self._connection, len(self._queue), self._queue.bytes_waiting):
             self._connection.link.pause()
 
     def _run(self, event: Any) -> None:

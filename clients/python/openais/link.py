@@ -69,9 +69,11 @@ class Link:
         self.socket: zmq.Socket[bytes] | None = None
         self.monitor: zmq.Socket[bytes] | None = None
         self.paused = False
+        self._look_again = False
         self._served_ns = 0  # when the application last received by itself
         self._watch: select.epoll | None = None  # the application waits for it
         self._watched = -1
+        self.descriptor = -1  # of the present socket
         self._nudge: Callable[[], None] | None = None
         self._loop: Final = _loop()
 
@@ -118,7 +120,7 @@ class Link:
                 self._watch.unregister(self._watched)
         self._watched = -1
         if self.socket is not None:
-            self._watched = int(self.socket.getsockopt(zmq.FD))
+            self._watched = self.descriptor
             self._watch.register(self._watched, select.EPOLLIN)
 
     @property
@@ -141,25 +143,31 @@ class Link:
     def exchange(self, budget: int) -> bool:
         """Receive and send until there is nothing of both; True: the budget was used up.
 
-        Where another thread is at it, it goes on until there is nothing more.
+        Where another thread is at it, it is told to look once more before it ends.
         """
-        if not self.reading.acquire(blocking=False):
-            return False
-        try:
-            socket = self.socket
-            for _ in range(budget):
-                with self.lock:
-                    if socket is None or self.socket is not socket:
-                        return False
-                    if not self.readable() and not self.send():
-                        return False
-                    try:
-                        elements = bundles.receive(socket)
-                    except DecodeError:
-                        continue  # not a bundle: not from a service of ours
-                self.handler.received(elements)
-        finally:
-            self.reading.release()
+        more = False
+        self._look_again = True
+        while self._look_again and self.reading.acquire(blocking=False):
+            try:
+                self._look_again = False
+                more = self._exchange(budget)
+            finally:
+                self.reading.release()
+        return more
+
+    def _exchange(self, budget: int) -> bool:
+        socket = self.socket
+        for _ in range(budget):
+            with self.lock:
+                if socket is None or self.socket is not socket:
+                    return False
+                if not self.readable() and not self.send():
+                    return False
+                try:
+                    elements = bundles.receive(socket)
+                except DecodeError:
+                    continue  # not a bundle: not from a service of ours
+            self.handler.received(elements)
         return True
 
     def send(self) -> bool:
@@ -246,7 +254,7 @@ class _Loop(threading.Thread):
                 self._serve(link)
 
     def _ready(self, link: Link, descriptor: int) -> None:
-        if link.attended and link.socket and link.socket.getsockopt(zmq.FD) == descriptor:
+        if link.attended and link.descriptor == descriptor:
             self._epoll.unregister(descriptor)
             self._parked[link] = descriptor
         else:
@@ -280,6 +288,7 @@ class _Loop(threading.Thread):
         socket.connect(f"ipc://{link.path}")
         with link.lock:
             link.socket, link.monitor = socket, monitor
+            link.descriptor = int(socket.getsockopt(zmq.FD))
             link.rewatch()
             link.handler.connected()
         self._serve(link)

@@ -23,7 +23,7 @@ from openais.wire.status import Status
 MESSAGE_SIZE_MAX: Final = (1 << 20) - 1024  # bytes of one message (cpg_max_atomic_msgsize_get)
 QUEUED_MESSAGES_MAX: Final = 1024  # that wait in this process; more only adds waiting time
 QUEUED_BYTES_MAX: Final = 2 << 20
-BUNDLE_SIZE: Final = 64 << 10  # bytes at which a bundle of several messages is closed
+BUNDLE_SIZE: Final = 512 << 10  # bytes at which a bundle of several messages is closed
 FLIGHT_MESSAGES_MAX: Final = 1024  # in bundles that totemd has not put on the ring yet
 FLIGHT_BUNDLES_SMALL: Final = 2  # of them while what waits does not fill a bundle: it may grow
 CLOSE_DRAIN_S: Final = 1.0  # that a close waits for messages to leave this process
@@ -121,6 +121,11 @@ class PortConnection:
         self.link.wake()
         return request
 
+    @property
+    def asked(self) -> bool:
+        """True: an answer of totemd is waited for."""
+        return bool(self._waiting)
+
     def forget(self, request: int) -> None:
         """Stop waiting for an answer."""
         with self._lock:
@@ -140,6 +145,8 @@ class PortConnection:
             wait.set()
 
         number = self.ask(call, make, done)
+        if self.link.paused:
+            self.link.resume()  # the answer comes behind what is not read yet
         self.link.leave_to_itself()
         if not wait.wait(seconds):
             self.forget(number)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Generic, Self, TypeVar
 
 from openais import errors
-from openais.groupclient import QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX
+from openais.groupclient import behind
 from openais.portconnection import PortConnection, result
 from openais.wire.status import Status
 
@@ -57,7 +57,7 @@ class GroupClient(Generic[Event]):
     def _push(self, events: Sequence[Event], size: int) -> None:
         self._waiting_bytes += size
         self._call(self._events.put_nowait, (events, size))
-        if self._waiting_bytes > QUEUE_BYTES_MAX or self._events.qsize() > QUEUE_EVENTS_MAX:
+        if behind(self._connection, self._events.qsize(), self._waiting_bytes):
             self._connection.link.pause()
 
     def _end(self) -> None:
@@ -90,6 +90,8 @@ class GroupClient(Generic[Event]):
             self._call(_set, future, answer)
 
         number = self._connection.ask(call, make, done)
+        if self._connection.link.paused:
+            self._connection.link.resume()  # the answer comes behind what is not read yet
         try:
             return result(call, *await asyncio.wait_for(future, self._timeout))
         except TimeoutError:

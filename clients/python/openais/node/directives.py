@@ -157,7 +157,12 @@ _SYSTEM: Final = SectionRule(
             meaning="what survives a restart",
             otherwise="`$STATE_DIRECTORY`, else `/var/lib/ais`",
         ),
-        Directive("sched_rr", BOOLEAN, "yes", "totemd tries real-time scheduling"),
+        Directive(
+            "sched_rr",
+            BOOLEAN,
+            "no",
+            "totemd tries real-time scheduling; where cores are few, it starves its clients",
+        ),
         Directive(
             "priority",
             PRIORITY,

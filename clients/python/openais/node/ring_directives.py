@@ -161,7 +161,7 @@ _NETWORK: Final = (
     Directive(
         "block_datagrams",
         integer(1, BLOCK_DATAGRAMS_MAX),
-        "22",
+        "43",
         "datagrams that are sealed and sent as one block; 1: each on its own. Higher: cheaper "
         "under load; one datagram lost is the block lost",
     ),
@@ -411,9 +411,9 @@ _FLOW: Final = (
     Directive(
         "accelerated_window",
         integer(0, WINDOW_MAX),
-        meaning="messages of a visit that are sent after the token was passed on; at most "
-        "`max_messages`. 0: none",
-        otherwise="max_messages",
+        "0",
+        "messages of a visit that are sent after the token was passed on; at most "
+        "`max_messages`. 0: none. Worth it where every node has cores of its own",
     ),
     Directive(
         "accel_min",

@@ -38,7 +38,6 @@ RULES: Final[dict[str, Callable[[BoundSection, int], Value]]] = {
     "max_messages": lambda totem, _: min(
         MAX_MESSAGES, totem.optional_integer("window_size") or MAX_MESSAGES
     ),
-    "accelerated_window": lambda totem, _: totem.integer("max_messages"),
 }
 
 

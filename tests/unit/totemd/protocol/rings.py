@@ -33,6 +33,7 @@ class Frames:
     def __init__(self) -> None:
         self.waiting: deque[tuple[int, bytes]] = deque()
         self.backlog = 0  # told beside what waits
+        self.lost = 0
 
     def put(self, count: int, payload: bytes = b"x", guarantee: int = 2) -> None:
         self.waiting.extend([(guarantee, payload)] * count)
@@ -42,6 +43,9 @@ class Frames:
 
     def backlog_frames(self) -> int:
         return len(self.waiting) + self.backlog
+
+    def frames_lost(self, count: int) -> None:
+        self.lost += count
 
     def ring_ended(self) -> None:
         pass

@@ -46,7 +46,7 @@ def test_nodes_that_should_agree_and_do_not_have_another_hash() -> None:
         {"token_ns": 2_000 * MS},
         {"consensus_ns": 2_000 * MS},
         {"window_messages": 70},
-        {"accelerated_window_messages": 0},
+        {"accelerated_window_messages": 17},
     ]
     hashes = [dataclasses.replace(standard, **c).agreed_on() for c in changes]  # type: ignore[arg-type]
     assert len({standard.agreed_on(), *hashes}) == 5

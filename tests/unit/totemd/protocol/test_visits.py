@@ -22,6 +22,7 @@ from totemd.protocol.parameters import MS, AccelPriority, Flow, RequestLimit, Ri
 from totemd.protocol.visits import SEQ_RESERVE
 
 PLAIN = RingParameters(accelerated_window_messages=0)
+ACCELERATED = RingParameters(accelerated_window_messages=17)
 
 
 # The accelerated ring
@@ -40,7 +41,7 @@ def test_of_many_frames_the_last_follow_the_token_that_numbers_them() -> None:
 @pytest.mark.parametrize("count", [1, 4])
 def test_few_frames_all_go_before_the_token(count: int) -> None:
     # With little to send, acceleration only delays the knowledge that all have it.
-    lone = Lone()
+    lone = Lone(ACCELERATED)
     lone.source.put(count)
     assert sent(lone.token(0))[-1] == "token"
 
@@ -52,7 +53,7 @@ def test_without_acceleration_all_frames_go_before_the_token() -> None:
 
 
 def test_repairs_go_before_the_token_and_count_in_the_visit() -> None:
-    lone = Lone()
+    lone = Lone(ACCELERATED)
     lone.hear(2, 1, lone.data(1))
     lone.source.put(17)
     effects = lone.token(1, aru=0, aru_id=3, requests=(Request(1, 1, 3),))
