@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
+from deploy.layout import Node
 from openais.node.exits import Exit
 from tests.integration.cluster import wait_for
 from tests.integration.trio import document, laid_out, starting, together
+from totemd import store
 
 
 def writer_of(pid: int) -> int:
@@ -19,10 +22,18 @@ def writer_of(pid: int) -> int:
     return int(children[0])
 
 
+def far_ahead(node: Node) -> None:
+    """Let the rings of a node begin beyond what the others have reserved."""
+    number = (int(time.time()) << 8) + (1 << 32)
+    (node.directory / "state" / f"ringid_{node.node_id}").write_bytes(
+        store.encode(store.RING_MAGIC, number)
+    )
+
+
 def test_a_disk_that_hangs_holds_up_one_ring_and_nothing_else() -> None:
-    # The second node begins at the clock, so the ring of both is far beyond what is reserved.
     with laid_out(2) as nodes, starting() as start:
         one, two = nodes
+        far_ahead(two)
         first = start(one)
         together(one)
         writer = writer_of(first.process.pid)
@@ -44,6 +55,7 @@ def test_a_disk_that_hangs_holds_up_one_ring_and_nothing_else() -> None:
 def test_a_ring_number_that_cannot_be_stored_ends_totemd() -> None:
     with laid_out(2) as nodes, starting() as start:
         one, two = nodes
+        far_ahead(two)
         first = start(one)
         together(one)
         shutil.rmtree(one.directory / "state")
