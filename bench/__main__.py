@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from bench import checkpoints, failover, idle, latency, network, oversubscribed, ring
+from bench import checkpoints, core, failover, idle, latency, network, oversubscribed, ring
 from bench.client import ClientError
 from bench.network import NetworkError
 from bench.options import Options
@@ -22,6 +22,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Options], None]]] = {
     "idle": idle.main,
     "oversubscribed": oversubscribed.main,
     "checkpoints": checkpoints.main,
+    "core": core.main,
 }
 NEED_NAMESPACES: Final = frozenset({"ring", "latency", "failover", "oversubscribed"})
 

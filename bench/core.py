@@ -1,20 +1,20 @@
-"""What does the ring core cost, without sockets, seal and codec? Prints a table in microseconds.
+"""What does the ring core cost, without sockets, seal and codec?
 
 The core of one node of three is fed by hand: tokens, messages of its neighbours, its own frames.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from bench.options import Options
+from bench.report import Report
 from totemd.protocol.effects import Effect, Multicast, State, Unicast
-from totemd.protocol.messages import Data, Message, RingId, Token
+from totemd.protocol.messages import Data, Message, Token
 from totemd.protocol.parameters import RingParameters
 from totemd.protocol.ring import Ring
 
@@ -155,7 +155,8 @@ def deadline(rounds: int) -> float:
     return (time.perf_counter_ns() - begun) / rounds
 
 
-MEASURES: Final[tuple[tuple[str, Callable[[int], float], RingId | str], ...]] = (
+WIDTHS: Final = (36, 8, 14)
+MEASURES: Final[tuple[tuple[str, Callable[[int], float], str], ...]] = (
     ("P1 token visit, idle", idle_visit, "25, stretch 12"),
     ("   token visit, 17 frames sent", sending_visit, "-"),
     ("P2 message received and delivered", receive, "10, stretch 5"),
@@ -163,19 +164,20 @@ MEASURES: Final[tuple[tuple[str, Callable[[int], float], RingId | str], ...]] = 
 )
 
 
-def main() -> int:
+def main(options: Options) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.core", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2_000, help="of each repetition")
-    parser.add_argument("--repeat", type=int, default=7, help="repetitions; the best one counts")
-    options = parser.parse_args()
+    rounds, repeat = (500, 3) if options.quick else (2_000, 9)
+    repeat = options.repeat or repeat
+    title = f"one node of three, best of {repeat} repetitions"
+    report = Report("core", title, keep=options.keep)
+    report.row(["", "us", "target, us"], WIDTHS)
+    collecting = gc.isenabled()
     gc.disable()
-    sys.stdout.write(f"{'':<36}{'us':>8}  target, us\n")
-    for name, measure, target in MEASURES:
-        best = min(measure(options.rounds) for _ in range(options.repeat))
-        sys.stdout.write(f"{name:<36}{best / 1_000:>8.2f}  {target}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        for name, measure, target in MEASURES:
+            best = min(measure(rounds) for _ in range(repeat))
+            report.row([name, f"{best / 1_000:.2f}", target], WIDTHS)
+    finally:
+        if collecting:
+            gc.enable()
+    report.close()

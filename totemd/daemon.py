@@ -19,6 +19,7 @@ from openais.node.config import NodeConfig
 from openais.node.exits import Exit, ExitError
 from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
+from openais.node.poller import Poller
 from openais.wire import port as wire
 from totemd import privileges, seal
 from totemd.configured import (
@@ -82,7 +83,7 @@ class Daemon:
         self._security: Final = Security(
             config, self._store, self._writer, datagram_size(config), self._send
         )
-        self._poller: Final = zmq.Poller()
+        self._poller: Final = Poller()
         self._network: Final = Network(
             link_settings(config),
             link_parameters(config),
@@ -119,7 +120,7 @@ class Daemon:
         server = self._port.server
         server.register(self._poller)
         for s in (self._wake_fd, self._writer):
-            self._poller.register(s.fileno(), zmq.POLLIN)
+            self._poller.register(s.fileno())
         _LOG.info(
             "started",
             node=self.node_id,
@@ -146,7 +147,7 @@ class Daemon:
         gap_ns = self._gap.measure(began_ns, timeout_ms * MS)
         if gap_ns > self._pause_ns:
             self._paused(gap_ns)
-        descriptors = {fd for fd, _ in ready if isinstance(fd, int)}
+        descriptors = {fd for fd in ready if isinstance(fd, int)}
         if descriptors:
             server.noticed(descriptors)
             if self._wake_fd.fileno() in descriptors:

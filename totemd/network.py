@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
-import zmq
-
 from openais.node.logs import EventLog
+from openais.node.poller import Poller
 from totemd.protocol import messages
 from totemd.protocol.links import (
     LinkDown,
@@ -60,7 +59,7 @@ class Network:
         parameters: LinkParameters,
         check_ns: int,
         seal_message: Callable[[bytes], list[Datagram]],
-        poller: zmq.Poller,
+        poller: Poller,
         now_ns: int,
     ) -> None:
         configured = sorted({node for link in settings for node, _ in link.peers})
@@ -85,7 +84,7 @@ class Network:
         polled.clear()
         polled |= {s.fileno() for s in (link.data, link.token) if s is not None}
         for fd in polled:
-            self._poller.register(fd, zmq.POLLIN)
+            self._poller.register(fd)
 
     # Datagrams
 

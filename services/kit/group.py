@@ -15,6 +15,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from openais.node import bundles
 from openais.node.paths import socket_path
+from openais.node.poller import Poller
 from openais.wire import port
 from openais.wire.codec import Buffer, DecodeError, pack_bundle
 from openais.wire.port import Guarantee
@@ -56,7 +57,7 @@ class Group:
         self._context: Final = context
         self._path: Final = socket_path(run_dir, port.SOCKET_NAME)
         self._name: Final = name.encode()
-        self._poller: zmq.Poller | None = None
+        self._poller: Poller | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._queue: Final[deque[Queued]] = deque()
@@ -68,7 +69,7 @@ class Group:
         self._window = (0, 0)
         self._more = False
 
-    def register(self, poller: zmq.Poller) -> None:
+    def register(self, poller: Poller) -> None:
         """Let a poller wake up for this socket, whichever it is."""
         self._poller = poller
 
@@ -83,8 +84,8 @@ class Group:
         self._monitor = socket.get_monitor_socket(MONITOR_EVENTS)
         self._socket = socket
         if self._poller is not None:
-            self._poller.register(socket, zmq.POLLIN)
-            self._poller.register(self._monitor, zmq.POLLIN)
+            self._poller.register(socket)
+            self._poller.register(self._monitor)
         socket.connect(f"ipc://{self._path}")
         attach = port.Attach(
             port.VERSION, port.VERSION_MIN, port.Kind.SEAT, self._name, history, index

@@ -20,6 +20,7 @@ from openais.node.config import NodeConfig
 from openais.node.exits import Exit, ExitError
 from openais.node.ipc import Access, IpcServer
 from openais.node.logs import EventLog
+from openais.node.poller import Poller
 from openais.node.program import main
 from openais.wire import port
 from openais.wire.codec import DecodeError
@@ -91,7 +92,7 @@ class ServiceProcess:
             config.ipc.clients_max,
             config.ipc.message_size_max_bytes,
         )
-        self._poller: Final = zmq.Poller()
+        self._poller: Final = Poller()
         self._wall_ns = 0
         self._attached = False
         self._again = False
@@ -103,7 +104,7 @@ class ServiceProcess:
         self._signals()
         self._server.register(self._poller)
         self._group.register(self._poller)
-        self._poller.register(self._wake_fd.fileno(), zmq.POLLIN)
+        self._poller.register(self._wake_fd.fileno())
         _LOG.info("started", node=self._node_id, version=__version__, pid=os.getpid())
         self._connect()
         try:
@@ -131,7 +132,7 @@ class ServiceProcess:
         return Now(time.monotonic_ns(), self._wall_ns)
 
     def _turn(self) -> None:
-        ready = {fd for fd, _ in self._poller.poll(self._timeout_ms()) if isinstance(fd, int)}
+        ready = {fd for fd in self._poller.poll(self._timeout_ms()) if isinstance(fd, int)}
         if self._wake_fd.fileno() in ready:
             self._wake_fd.recv(64)
         for message in self._group.receive():

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import zmq
-
 from openais.node.ipc import IpcServer
 from openais.node.logs import EventLog
+from openais.node.poller import Poller
 from openais.wire import session as wire
 from openais.wire.codec import DecodeError, tag_of
 from openais.wire.port import Guarantee
@@ -115,10 +114,10 @@ class Server:
         self._reads_fenced: list[Key] = []
         self._fence = 0
         self._fence_open = False
-        self._poller: zmq.Poller | None = None
+        self._poller: Poller | None = None
         self._wall_ns = 0
 
-    def register(self, poller: zmq.Poller) -> None:
+    def register(self, poller: Poller) -> None:
         """Let a poller wake up for clients."""
         self._poller = poller
         self.ipc.register(poller)
@@ -266,7 +265,7 @@ class Server:
             orphan.deadline_ns = now.ns
             return
         if self._poller is not None:
-            self._poller.register(orphan.descriptor, zmq.POLLIN)
+            self._poller.register(orphan.descriptor)
 
     def _adopt(self, session: SessionId) -> None:
         orphan = self._orphans.pop(session, None)

@@ -17,6 +17,7 @@ import zmq
 from openais import cpg, errors
 from openais.node import ipc
 from openais.node.ipc import Access, IpcServer
+from openais.node.poller import Poller
 from openais.wire import port as wire
 from openais.wire.port import Reason
 from tests.integration.cluster import short_directory, wait_for
@@ -79,11 +80,11 @@ class Totemd(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        poller = zmq.Poller()
+        poller = Poller()
         self.server.register(poller)
         self._perform(self.node.start(time.monotonic_ns()))
         while not self.over.is_set():
-            ready = {fd for fd, _ in poller.poll(TURN_MS) if isinstance(fd, int)}
+            ready = {fd for fd in poller.poll(TURN_MS) if isinstance(fd, int)}
             self.server.noticed(ready)
             for effects in self.port.receive(time.monotonic_ns()):
                 self._perform(effects)

@@ -27,6 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "openais.wire.codec": ("openais.wire", "msgpack"),
     "openais.node": ("openais.wire", "openais.node", "openais.__version__"),
     "openais.node.bundles": ("openais.wire", "zmq"),
+    "openais.node.poller": ("zmq",),
     "openais.node.ipc": ("openais.wire", "openais.node", "zmq"),
     "openais": ("openais", "zmq"),
     "totemd.protocol": ("totemd.protocol",),

@@ -22,6 +22,7 @@ from openais.node import bundles
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from openais.node.paths import SocketPathError, socket_path
+from openais.node.poller import Poller
 from openais.wire.codec import Buffer, DecodeError, unpack_frames
 from openais.wire.status import Status
 
@@ -133,7 +134,7 @@ class IpcServer:
         self._socket = context.socket(zmq.ROUTER)
         self._monitor = self._socket.get_monitor_socket(MONITOR_EVENTS)
         self._bind(run_dir, name, mode, frame_size_max)
-        self._poller: zmq.Poller | None = None
+        self._poller: Poller | None = None
 
     def _bind(self, run_dir: Path, name: str, mode: int, frame_size_max: int) -> None:
         socket = self._socket
@@ -154,11 +155,11 @@ class IpcServer:
             reason = f"ipc socket {run_dir / name}: {error}"
             raise ExitError(Exit.IPC_SOCKET, reason) from error
 
-    def register(self, poller: zmq.Poller) -> None:
+    def register(self, poller: Poller) -> None:
         """Let a poller wake up for this server; it adds and removes its clients' pidfds."""
         self._poller = poller
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._monitor, zmq.POLLIN)
+        poller.register(self._socket)
+        poller.register(self._monitor)
 
     @property
     def pending(self) -> bool:
@@ -260,7 +261,7 @@ class IpcServer:
             descriptor = -1
         self._pids[pid] = (descriptor, {client.id})
         if descriptor >= 0 and self._poller is not None:
-            self._poller.register(descriptor, zmq.POLLIN)
+            self._poller.register(descriptor)
 
     def noticed(self, ready: set[int]) -> None:
         """Learn which descriptors the poller found ready; those of dead processes are ours."""
