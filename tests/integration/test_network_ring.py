@@ -118,7 +118,7 @@ def test_loss_and_delay_neither_break_the_ring_nor_lose_a_message(directory: Pat
             messages.exchange(100)
         sent_again = sum(node.counter("messages_sent_again") for node in nodes.all)
         assert sent_again > 0, "something was lost"
-        assert nodes[1].ring() == before
+        assert nodes[1].ring() == before, nodes[1].log()
 
 
 def test_a_node_that_loses_every_long_packet_does_not_stop_the_others(directory: Path) -> None:

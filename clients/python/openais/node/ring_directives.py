@@ -161,7 +161,7 @@ _NETWORK: Final = (
     Directive(
         "block_datagrams",
         integer(1, BLOCK_DATAGRAMS_MAX),
-        "43",
+        "22",
         "datagrams that are sealed and sent as one block; 1: each on its own. Higher: cheaper "
         "under load; one datagram lost is the block lost",
     ),
