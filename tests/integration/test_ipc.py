@@ -11,6 +11,7 @@ import zmq
 
 from openais.node.exits import Exit, ExitError
 from openais.node.ipc import Access, IpcServer, Peer
+from openais.node.poller import Poller
 from openais.wire.codec import Buffer, pack_bundle, unpack_bundle, unpack_frames
 from openais.wire.status import Status
 from tests.integration.cluster import short_directory, wait_for
@@ -111,6 +112,21 @@ def test_a_closed_socket_of_a_living_process_is_noticed(context: Context, direct
     closed = wait_for(lambda: server.receive() or server.closed(), "its end")
     assert [c for c, _ in closed] == [client]
     assert server.count == 0
+    server.close()
+
+
+def test_the_last_words_of_a_client_come_before_its_end(context: Context, directory: Path) -> None:
+    server = serve(context, directory)
+    watch = Poller()
+    server.register(watch)
+    socket = connect(context, directory)
+    ((client, _),) = received(server, 1)
+    socket.send(pack_bundle([b"bye"]))
+    socket.close(1_000)
+    wait_for(lambda: len(watch.poll(0)) == 2, "its words and its end are both there")
+    found = server.receive()
+    assert [(c, [bytes(e) for e in elements]) for c, elements in found] == [(client, [b"bye"])]
+    assert server.closed() == [(client, os.getpid())]
     server.close()
 
 

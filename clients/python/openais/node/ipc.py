@@ -128,6 +128,7 @@ class IpcServer:
         self._pids: Final[dict[int, tuple[int, set[int]]]] = {}  # pid -> (pidfd, clients)
         self._dead: Final[set[int]] = set()
         self._closed: Final[list[tuple[int, int]]] = []
+        self._disconnected: Final[list[int]] = []  # descriptors; what they sent is read first
         self._unsent: Final[set[int]] = set()
         self._serial = 0
         self._more = False
@@ -164,7 +165,7 @@ class IpcServer:
     @property
     def pending(self) -> bool:
         """True: call `receive` again soon: the budget was used up, or a client reads slowly."""
-        return self._more or bool(self._unsent) or bool(self._dead)
+        return self._more or bool(self._unsent or self._dead or self._disconnected)
 
     def peer(self, client: int) -> Peer:
         """Return who a client is."""
@@ -272,7 +273,10 @@ class IpcServer:
     def _read_monitor(self) -> None:
         while self._monitor.poll(0):
             event = parse_monitor_message(self._monitor.recv_multipart())
-            descriptor = int(event["value"])
+            self._disconnected.append(int(event["value"]))
+
+    def _close_disconnected(self) -> None:
+        for descriptor in self._disconnected:
             stale = self._stale.pop(descriptor, 0)
             if stale:
                 if stale > 1:
@@ -281,10 +285,12 @@ class IpcServer:
             client = self._by_descriptor.get(descriptor)
             if client is not None:
                 self._close(client)
+        self._disconnected.clear()
 
     def closed(self) -> list[tuple[int, int]]:
         """Return (client, pid) of those that are gone; all they sent has been received before."""
         if not self._more:
+            self._close_disconnected()
             for pid in list(self._dead):
                 for client in list(self._pids.get(pid, (0, set()))[1]):
                     self._close(self._clients[client])
