@@ -331,7 +331,7 @@ class Cluster:
     def _datagrams(self, host: Host, message: Message, *, multicast: bool) -> list[Datagram]:
         host.packets += 1
         self.invariants.sent(message)
-        data = encode(message)
+        data = encode(host.said(message, self.parameters.seq_base))
         self._crc = zlib.crc32(data, self._crc)
         life = host.life
         order = (life.epoch, host.packets)
