@@ -46,7 +46,7 @@ from totemd.protocol.seats import SeatLimits
 
 PAYLOAD_SIZE_MAX = 1300
 GROUP = b"simulated"
-PID_BASE: Final = 100
+PIDS_PER_LIFE: Final = 10_000  # so that a pid tells the incarnation of its node
 DATAGRAM_SIZE: Final = 1000  # bytes of a sealed one: most frames are a block of two
 STEPS_MAX: Final = 5_000_000
 CHECK_EVERY: Final = 64  # events between two looks at all invariants of a core
@@ -216,7 +216,7 @@ class Cluster:
         host = self.running[address]
         host.connections += 1
         connection = ConnectionId(host.connections)
-        pid = pid or PID_BASE + connection
+        pid = pid or host.life.epoch * PIDS_PER_LIFE + connection
         local_ns = host.clock.local_ns(self.now_ns)
         self._step(host, host.node.attach_process(connection, pid, local_ns))
         if join is not None:
