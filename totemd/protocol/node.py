@@ -17,6 +17,7 @@ from totemd.protocol.effects import (
     Configuration,
     ConfigurationKind,
     Deliver,
+    KeptOut,
     Moved,
     Multicast,
     Noted,
@@ -77,7 +78,7 @@ CONNECTIONS_MAX: Final = 1000
 HISTORY: Final = struct.Struct(">QII")  # boot epoch, node, counter
 
 Effect: TypeAlias = (
-    Multicast | Unicast | Persist | Moved | Noted | Retired | Configuration | Tell | Drop
+    Multicast | Unicast | Persist | Moved | Noted | KeptOut | Retired | Configuration | Tell | Drop
 )
 
 
@@ -127,6 +128,7 @@ class Node:
         payload_size_max: bytes of one frame.
         limits: bounds of seats.
         payload_sizes: smaller ones, for a network that loses frames; the largest first.
+        config_version: of the configuration; 0 has none.
     """
 
     def __init__(
@@ -138,12 +140,13 @@ class Node:
         payload_size_max: int,
         limits: SeatLimits,
         payload_sizes: tuple[int, ...] = (),
+        config_version: int = 0,
     ) -> None:
         self.packer: Final = Packer(payload_size_max, payload_sizes)
         self.ring: Final = Ring(
             parameters, node_id, boot_epoch, stored_ring_seq, boot_epoch, self.packer
         )
-        self.groups: Final = Groups(node_id)
+        self.groups: Final = Groups(node_id, config_version)
         self.evs: Final = Evs()
         self.assembler: Final = Assembler()
         self.stats: Final = NodeStats()
@@ -161,6 +164,7 @@ class Node:
         self._booted = False
         self._now_ns = 0
         self._queued = False
+        self._kept_out = False
         self._out: list[Effect] = []
 
     # The ring
@@ -524,6 +528,8 @@ class Node:
         while self._queued:
             self._queued = False
             self._absorb(self.ring.submitted(now_ns))
+        if self._kept_out:
+            self._absorb(self.ring.leave(now_ns))
         self._report_sent()
         out = self._out
         self._out = []
@@ -571,9 +577,7 @@ class Node:
             if view is not None:
                 self._show(view)
         elif type(message) is ProcessList:
-            views = self.groups.process_list(originator, message)
-            if views is not None:
-                self._round_finished(views)
+            self._process_list(originator, message)
 
     def _deliver_evs(self, originator: int, data: bytes | memoryview) -> None:
         try:
@@ -653,6 +657,21 @@ class Node:
             self._receivers.pop(group, None)
         if type(receiver) is _Connection:
             receiver.membership, receiver.group = Membership.NONE, None
+
+    def _process_list(self, originator: int, message: ProcessList) -> None:
+        views = self.groups.process_list(originator, message)
+        if views is not None:
+            for node_id, version, highest in self.groups.outdated:
+                fields = {"node": node_id, "config_version": version, "highest": highest}
+                noted = tuple((key, str(value)) for key, value in fields.items())
+                self._emit(Noted("config_version_outdated", noted))
+            self._round_finished(views)
+            return
+        mine = [o for o in self.groups.outdated if o.node_id == self.me]
+        if mine and not self._kept_out:
+            self._kept_out = True
+            self._sync_until_ns = None
+            self._emit(KeptOut(mine[0].config_version, mine[0].highest))
 
     def _round_finished(self, views: list[GroupView]) -> None:
         self._sync_until_ns = None
