@@ -360,6 +360,7 @@ class Daemon:
                 "representative": ring.installed_ring.representative,
             },
             "members": list(ring.members),
+            "held_off": list(ring.hold_offs.held(time.monotonic_ns())),
             "links": self._network.status(),
             "groups": [
                 {

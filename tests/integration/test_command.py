@@ -109,3 +109,23 @@ def test_down_without_a_cluster_says_so() -> None:
         status, _, errors = openais("cluster", "down", "--dir", str(directory))
     assert status == 1
     assert "no cluster here" in errors
+
+
+def test_the_ring_is_formed_anew_by_a_command_and_nobody_is_lost(cluster: Cluster) -> None:
+    before = cluster.wait_live(1, "totemd")["ring"]["seq"]
+    status, output, errors = openais("ring", "gather", run_dir=cluster.run_dir(2))
+    assert (status, errors) == (0, "")
+    assert output.startswith("ring ")
+    assert cluster.wait_live(2, "totemd")["ring"]["seq"] > before
+    assert cluster.wait_live(2, "totemd")["members"] == [1, 2, 3]
+    assert "order=RingGather" in cluster.log(2, "totemd")
+    status, output, errors = openais("ring", "clear-hold-offs", run_dir=cluster.run_dir(2))
+    assert (status, output, errors) == (0, "held off until now: nobody\n", "")
+
+
+def test_an_order_for_the_ring_without_a_node_says_where_it_looked() -> None:
+    for command in ("gather", "clear-hold-offs"):
+        with short_directory() as directory:
+            status, _, errors = openais("ring", command, run_dir=directory)
+        assert status == 3
+        assert f"openais ring {command}: totemd does not answer in {directory}" in errors

@@ -14,12 +14,13 @@ from typing import cast
 import pytest
 import zmq
 
-from openais import cpg, errors
+from openais import cpg, errors, status
 from openais.node import ipc
 from openais.node.ipc import Access, IpcServer
 from openais.node.poller import Poller
 from openais.wire import port as wire
 from openais.wire.port import Reason
+from openais.wire.status import Status
 from tests.integration.cluster import short_directory, wait_for
 from totemd.port import Port, refusal
 from totemd.protocol import packing
@@ -58,10 +59,21 @@ sys.stdin.read()
 """
 
 
+ANYBODY = Access()
+
+
+class Distrustful(Access):
+    """Lets the caller in as one of `uidgid`: neither root nor the daemons' own user."""
+
+    def trusts(self, peer: ipc.Peer) -> bool:
+        del peer
+        return False
+
+
 class Totemd(threading.Thread):
     """A node without a network: the real core and the real port."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, access: Access = ANYBODY) -> None:
         super().__init__(daemon=True)
         self.run_dir = run_dir
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -71,7 +83,7 @@ class Totemd(threading.Thread):
             run_dir,
             wire.SOCKET_NAME,
             0o600,
-            Access(),
+            access,
             CONNECTIONS_MAX,
             16 << 20,
             refusal,
@@ -102,9 +114,14 @@ class Totemd(threading.Thread):
 
 
 @pytest.fixture
-def totemd() -> Iterator[Totemd]:
+def access() -> Access:
+    return ANYBODY
+
+
+@pytest.fixture
+def totemd(access: Access) -> Iterator[Totemd]:
     with short_directory() as directory:
-        made = Totemd(directory)
+        made = Totemd(directory, access)
         made.start()
         wait_for(lambda: made.node.packer.gate_open, "a ring of one")
         yield made
@@ -212,3 +229,31 @@ def test_a_process_that_is_killed_is_down_once(totemd: Totemd) -> None:
         left = [(c.address, c.reason) for e in changes for c in e.left]
         assert left == [(cpg.Address(1, victim.pid), Reason.PROCDOWN)]
         assert watcher.members("t") == (cpg.Address(1, os.getpid()),)
+
+
+ORDERS = [wire.KeyRotate(1), wire.KeyRetire(1), wire.RingGather(1), wire.HoldOffsClear(1)]
+
+
+@pytest.mark.parametrize("access", [Distrustful()], ids=["a user of uidgid"])
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: type(order).__name__)
+def test_orders_are_for_root_and_the_daemons_own_user_only(totemd: Totemd, order: object) -> None:
+    gathers = totemd.node.ring.stats.gathers
+    answer = status.request(totemd.run_dir, order)
+    assert isinstance(answer, wire.Refused)
+    assert answer.status is Status.ERR_ACCESS
+    assert totemd.node.ring.stats.gathers == gathers
+
+
+def test_the_ring_is_formed_anew_when_that_is_ordered(totemd: Totemd) -> None:
+    before = totemd.node.groups.ring
+    assert isinstance(status.request(totemd.run_dir, wire.RingGather(1)), wire.Done)
+    wait_for(lambda: totemd.node.groups.ring > before, "a new ring")
+
+
+def test_nodes_that_are_held_off_are_forgotten_when_that_is_ordered(totemd: Totemd) -> None:
+    hold_offs = totemd.node.ring.hold_offs
+    for _ in range(2):
+        hold_offs.exclude({9}, time.monotonic_ns())
+    assert hold_offs.held(time.monotonic_ns()) == (9,)
+    assert isinstance(status.request(totemd.run_dir, wire.HoldOffsClear(1)), wire.Done)
+    assert hold_offs.held(time.monotonic_ns()) == ()

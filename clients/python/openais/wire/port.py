@@ -15,7 +15,7 @@ from typing import Final
 from openais.wire.codec import Buffer, Table
 from openais.wire.status import Status
 
-VERSION: Final = 3  # since 3: EVS
+VERSION: Final = 4  # since 3: EVS; since 4: RingGather, HoldOffsClear
 VERSION_MIN: Final = 2  # 1 packed payloads into their messages
 
 SOCKET_NAME: Final = "totemd.sock"
@@ -210,6 +210,20 @@ class KeyRetire:
     request: int
 
 
+@dataclass(frozen=True, slots=True)
+class RingGather:
+    """Form the ring anew; answered by `Done` when that has begun, or `Refused`."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOffsClear:
+    """Merge at once with nodes that are held off for flapping; answered by `Done` or `Refused`."""
+
+    request: int
+
+
 # From totemd to a client
 
 
@@ -390,6 +404,8 @@ TABLE: Final = Table(
         12: EvsMulticast,
         13: KeyRotate,
         14: KeyRetire,
+        15: RingGather,
+        16: HoldOffsClear,
         64: Attached,
         65: Refused,
         66: Done,
