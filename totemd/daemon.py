@@ -362,16 +362,10 @@ class Daemon:
             "members": list(ring.members),
             "held_off": list(ring.hold_offs.held(time.monotonic_ns())),
             "links": self._network.status(),
-            "groups": [
-                {
-                    "group": key.name.decode("utf-8", "backslashreplace"),
-                    "space": "service" if key.space is Space.SERVICE else "cpg",
-                    "members": [
-                        {"node_id": m.node_id, "pid": m.pid} for m in node.groups.members(key)
-                    ],
-                }
-                for key in sorted(node.groups.groups)
-                if key.name != GROUP_NAME
+            "groups": _groups(node),
+            "evs_clients": [
+                {"pid": pid, "groups": [_text(key.rstrip(b"\0")) for key in keys]}
+                for pid, keys in node.evs_clients()
             ],
             "keys": self._security.status(),
             "counters": counters,
@@ -406,6 +400,36 @@ class Gap:
         suspended_ns = boot_ns - self._boot_ns - (now_ns - self._awake_ns)
         self._awake_ns, self._boot_ns = now_ns, boot_ns
         return busy_ns + max(late_ns, 0) + suspended_ns
+
+
+def _groups(node: Node) -> list[dict[str, Any]]:
+    """Return all groups for the status document; of EVS, nobody but a node knows its members."""
+    found = [
+        (
+            "service" if key.space is Space.SERVICE else "cpg",
+            key.name,
+            [(m.node_id, m.pid) for m in node.groups.members(key)],
+        )
+        for key in sorted(node.groups.groups)
+        if key.name != GROUP_NAME
+    ]
+    joined: dict[bytes, list[tuple[int, int]]] = {}
+    for pid, keys in node.evs_clients():
+        for key in keys:
+            joined.setdefault(key.rstrip(b"\0"), []).append((node.me, pid))
+    found += [("evs", key, sorted(members)) for key, members in sorted(joined.items())]
+    return [
+        {
+            "group": _text(name),
+            "space": space,
+            "members": [{"node_id": node_id, "pid": pid} for node_id, pid in members],
+        }
+        for space, name, members in found
+    ]
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
 
 
 def _outdated(config: NodeConfig, kept_out: KeptOut) -> ExitError:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from openais import ckpt
+from openais import ckpt, evs
 from tests.integration.cluster import Cluster, short_directory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,3 +129,21 @@ def test_an_order_for_the_ring_without_a_node_says_where_it_looked() -> None:
             status, _, errors = openais("ring", command, run_dir=directory)
         assert status == 3
         assert f"openais ring {command}: totemd does not answer in {directory}" in errors
+
+
+def test_status_shows_the_clients_and_groups_of_evs(cluster: Cluster) -> None:
+    run_dir = cluster.run_dir(1)
+    with evs.Evs(run_dir=run_dir) as one, evs.Evs(run_dir=run_dir):
+        one.join(["weather", b"\xff"])
+        document = cluster.wait_live(1, "totemd")
+        me = {"node_id": 1, "pid": os.getpid()}
+        assert [g for g in document["groups"] if g["space"] == "evs"] == [
+            {"group": "weather", "space": "evs", "members": [me]},
+            {"group": "\\xff", "space": "evs", "members": [me]},
+        ]
+        clients = sorted(document["evs_clients"], key=lambda client: len(client["groups"]))
+        assert clients == [
+            {"pid": os.getpid(), "groups": []},
+            {"pid": os.getpid(), "groups": ["weather", "\\xff"]},
+        ]
+    assert cluster.wait_live(2, "totemd")["evs_clients"] == []

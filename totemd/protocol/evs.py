@@ -164,6 +164,10 @@ class Evs:
         event = EvsDelivered(originator, message.payload)
         return [Tell(connection, event) for connection in told]
 
+    def clients(self) -> tuple[tuple[ConnectionId, tuple[bytes, ...]], ...]:
+        """Return the clients, and the keys that each has joined, sorted."""
+        return tuple((c, tuple(sorted(keys))) for c, keys in sorted(self._groups.items()))
+
     def configuration(self, c: Configuration) -> list[Tell]:
         """Return what the clients are told of a configuration: all of them, at once."""
         if c.kind is ConfigurationKind.REGULAR:

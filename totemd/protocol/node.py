@@ -464,6 +464,10 @@ class Node:
             self._refuse_multicast(c, request, rule)
         return self._step([], now_ns)
 
+    def evs_clients(self) -> tuple[tuple[int, tuple[bytes, ...]], ...]:
+        """Return the EVS clients of this node: the pid of each, and the keys it has joined."""
+        return tuple((self._connections[c].pid, keys) for c, keys in self.evs.clients())
+
     # All connections
 
     def snapshotted(self, connection: ConnectionId, index: int, now_ns: int) -> list[Effect]:
