@@ -21,6 +21,12 @@ from totemd.security import CONNECTION, Security
 
 RESERVED: Final = b"\0"  # first byte of the names of groups that no client may take
 
+NUMBERED: Final = {  # of the core -> of the port
+    local.Done: wire.Done,
+    local.Accepted: wire.Accepted,
+    local.EvsPassed: wire.EvsPassed,
+}
+
 _LOG = EventLog(__name__)
 
 Order: TypeAlias = wire.KeyRotate | wire.KeyRetire | wire.RingGather | wire.HoldOffsClear
@@ -131,7 +137,8 @@ class Port:
             return self._node.attach_seat(connection, m.group, m.history, m.index, now_ns)
         self._attached[client] = m.kind
         if m.kind is wire.Kind.EVS:
-            return self._node.attach_evs(connection, peer.pid, now_ns)
+            keeps = m.version >= wire.VERSION_EVS_KEEPS
+            return self._node.attach_evs(connection, peer.pid, now_ns, keeps=keeps)
         return self._node.attach_process(connection, peer.pid, now_ns)
 
     def _request(self, client: int, message: object, now_ns: int) -> list[Effect]:
@@ -214,6 +221,8 @@ class Port:
             wire.TABLE.put(wire.DeliveredOwn(event.index, event.request), elements)
         elif isinstance(event, local.EvsDelivered):
             wire.TABLE.put(wire.EvsDelivered(event.node_id, event.payload), elements)
+        elif isinstance(event, local.EvsDeliveredOwn):
+            wire.TABLE.put(wire.EvsDeliveredOwn(event.request), elements)
         else:
             wire.TABLE.put(self._event(event), elements)
         self.server.send(effect.connection, *elements)
@@ -235,10 +244,8 @@ class Port:
                 )
             case local.Refused(request, refusal, rule):
                 return wire.Refused(request, Status(refusal), rule)
-            case local.Done(request):
-                return wire.Done(request)
-            case local.Accepted(request):
-                return wire.Accepted(request)
+            case local.Done() | local.Accepted() | local.EvsPassed():
+                return NUMBERED[type(event)](event.request)
             case local.View():
                 return _view(event)
             case local.RingChanged(ring, nodes, current):

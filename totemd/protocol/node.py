@@ -424,11 +424,13 @@ class Node:
 
     # EVS
 
-    def attach_evs(self, connection: ConnectionId, pid: int, now_ns: int) -> list[Effect]:
-        """Open a connection of an EVS client."""
+    def attach_evs(
+        self, connection: ConnectionId, pid: int, now_ns: int, *, keeps: bool = False
+    ) -> list[Effect]:
+        """Open a connection of an EVS client; see `Evs.attach`."""
         self._connections[connection] = _Connection(connection, pid)
         self._tell(connection, Attached(b"", 0, resumed=False))
-        self._out += self.evs.attach(connection)
+        self._out += self.evs.attach(connection, keeps=keeps)
         return self._step([], now_ns)
 
     def evs_join(
@@ -458,7 +460,8 @@ class Node:
         c = self._connections[connection]
         rule = self.evs.multicast_rule(connection, keys, payload) or self._window_rule(c, payload)
         if rule is None:
-            message = encode_evs(EvsMulticast(guarantee, keys, payload))
+            serial = self.evs.sent(connection, request)
+            message = encode_evs(EvsMulticast(guarantee, keys, payload, serial))
             self._submit(c, request, guarantee, message, len(payload))
         else:
             self._refuse_multicast(c, request, rule)
@@ -535,6 +538,7 @@ class Node:
         if self._kept_out:
             self._absorb(self.ring.leave(now_ns))
         self._report_sent()
+        self._out += self.evs.passed()
         out = self._out
         self._out = []
         return out
@@ -585,7 +589,7 @@ class Node:
 
     def _deliver_evs(self, originator: int, data: bytes | memoryview) -> None:
         try:
-            self._out += self.evs.deliver(originator, data)
+            self._out += self.evs.deliver(originator, data, own=originator == self.me)
         except EvsDecodeError:
             self.stats.messages_malformed += 1
         else:

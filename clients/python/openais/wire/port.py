@@ -15,8 +15,9 @@ from typing import Final
 from openais.wire.codec import Buffer, Table
 from openais.wire.status import Status
 
-VERSION: Final = 4  # since 3: EVS; since 4: RingGather, HoldOffsClear
+VERSION: Final = 4  # since 3: EVS; since 4: RingGather, HoldOffsClear, EvsDeliveredOwn
 VERSION_MIN: Final = 2  # 1 packed payloads into their messages
+VERSION_EVS_KEEPS: Final = 4  # from it on a client of EVS keeps what it multicasts
 
 SOCKET_NAME: Final = "totemd.sock"
 GROUP_NAME_SIZE_MAX: Final = 128  # bytes
@@ -325,6 +326,23 @@ class EvsDelivered:
 
 
 @dataclass(frozen=True, slots=True)
+class EvsDeliveredOwn:
+    """EVS. In the place of an `EvsDelivered`: the caller's own multicast ``request``.
+
+    Its payload does not travel back; the caller kept it.
+    """
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvsPassed:
+    """EVS. The caller's multicasts up to ``request`` are ordered, and need not be kept longer."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """EVS. A configuration of the ring, in the total order with the messages.
 
@@ -421,6 +439,8 @@ TABLE: Final = Table(
         76: DeliveredOwn,
         77: EvsDelivered,
         78: Configuration,
+        79: EvsDeliveredOwn,
+        80: EvsPassed,
     },
     carriers=(Multicast, Delivered, EvsMulticast, EvsDelivered),
 )
