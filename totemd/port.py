@@ -232,7 +232,7 @@ class Port:
 
     def _event(self, event: local.RareEvent) -> object:
         match event:
-            case local.Attached(history, index, resumed):
+            case local.Attached(history, index, resumed, pid):
                 return wire.Attached(
                     self._node.me,
                     history,
@@ -241,6 +241,7 @@ class Port:
                     WINDOW_MESSAGES,
                     WINDOW_BYTES,
                     wire.VERSION,
+                    pid,
                 )
             case local.Refused(request, refusal, rule):
                 return wire.Refused(request, Status(refusal), rule)

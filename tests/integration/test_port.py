@@ -70,6 +70,26 @@ class Distrustful(Access):
         return False
 
 
+# Joins and is told its own messages, small and large, where it is process 1 for itself.
+NAMESPACED = """
+import os, sys, time
+from pathlib import Path
+from openais import cpg
+told = []
+with cpg.Cpg(told.append, told.append, run_dir=Path(sys.argv[1])) as handle:
+    handle.join("t", timeout=10)
+    handle.mcast(b"small", wait=10)
+    handle.mcast(bytes(3 << 20), wait=10)
+    end = time.monotonic() + 10
+    while len(told) < 3 and time.monotonic() < end:
+        handle.dispatch(cpg.DispatchFlags.ONE)
+    change, small, large = told
+    assert os.getpid() == 1, os.getpid()
+    assert handle.local_address == small.sender == large.sender == change.members[0]
+    print(handle.local_address.pid, len(large.payload))
+"""
+
+
 class Totemd(threading.Thread):
     """A node without a network: the real core and the real port."""
 
@@ -257,3 +277,18 @@ def test_nodes_that_are_held_off_are_forgotten_when_that_is_ordered(totemd: Tote
     assert hold_offs.held(time.monotonic_ns()) == (9,)
     assert isinstance(status.request(totemd.run_dir, wire.HoldOffsClear(1)), wire.Done)
     assert hold_offs.held(time.monotonic_ns()) == ()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="a pid namespace is for root to make")
+def test_a_process_in_a_pid_namespace_of_its_own_is_a_member_like_any_other(
+    totemd: Totemd,
+) -> None:
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", NAMESPACED]
+    done = subprocess.run(
+        [*unshare, str(totemd.run_dir)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    pid, size = map(int, done.stdout.split())
+    assert pid not in (0, 1)
+    assert size == 3 << 20

@@ -80,6 +80,7 @@ class Attached:
     history: bytes
     index: int
     resumed: bool
+    pid: int = 0  # of the process, as other members are told it; 0: a seat
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,7 +255,7 @@ class Node:
     def attach_process(self, connection: ConnectionId, pid: int, now_ns: int) -> list[Effect]:
         """Open a connection of an application."""
         self._connections[connection] = _Connection(connection, pid)
-        self._tell(connection, Attached(b"", 0, resumed=False))
+        self._tell(connection, Attached(b"", 0, resumed=False, pid=pid))
         if self.groups.rounds_finished:
             now = RingChanged(self.groups.ring, self.groups.nodes, current=True)
             self._tell(connection, now)
@@ -429,7 +429,7 @@ class Node:
     ) -> list[Effect]:
         """Open a connection of an EVS client; see `Evs.attach`."""
         self._connections[connection] = _Connection(connection, pid)
-        self._tell(connection, Attached(b"", 0, resumed=False))
+        self._tell(connection, Attached(b"", 0, resumed=False, pid=pid))
         self._out += self.evs.attach(connection, keeps=keeps)
         return self._step([], now_ns)
 

@@ -153,6 +153,22 @@ def test_evs_bundles_by_guarantee_and_groups(tmp_path: Path) -> None:
     ]
 
 
+def test_a_process_knows_itself_by_the_pid_that_totemd_sees(tmp_path: Path) -> None:
+    # In a pid namespace of its own it is another pid for itself.
+    told = Told(tmp_path)
+    told.say(wire.Attached(NODE, b"", 0, False, 8, 1 << 20, wire.VERSION, 77_777))  # noqa: FBT003
+    assert told.connection.address == Address(NODE, 77_777)
+    told.ask_to_join(b"g")
+    seen = wire.Member(NODE, 77_777, 1)
+    change = wire.Change(seen, Reason.JOIN)
+    told.say(wire.View(1, b"g", RING, 5, (seen,), (), (change,)))
+    assert told.state() is Membership.JOINED
+
+
+def test_a_totemd_that_tells_no_pid_is_believed_to_see_the_same(tmp_path: Path) -> None:
+    assert Told(tmp_path).connection.address == Address(NODE, os.getpid())
+
+
 def evs_told(tmp_path: Path, version: int) -> Told:
     told = Told(tmp_path, EvsConnection, version)
     told.say(wire.Configuration(ConfigurationKind.REGULAR, RING, (NODE,), (), ()))

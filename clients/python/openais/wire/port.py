@@ -15,11 +15,12 @@ from typing import Final
 from openais.wire.codec import Buffer, Table
 from openais.wire.status import Status
 
-VERSION: Final = 4  # since 3: EVS; since 4: RingGather, HoldOffsClear, EvsDeliveredOwn
+VERSION: Final = 4  # since 3: EVS; since 4: RingGather, HoldOffsClear, EvsDeliveredOwn, pids
 VERSION_MIN: Final = 2  # 1 packed payloads into their messages
 VERSION_EVS_KEEPS: Final = 4  # from it on a client of EVS keeps what it multicasts
 
 SOCKET_NAME: Final = "totemd.sock"
+PID_NOT_TOLD: Final = -1  # by a totemd before version 4
 GROUP_NAME_SIZE_MAX: Final = 128  # bytes
 MULTICAST_SIZE_MAX: Final = 1 << 20  # bytes of one multicast payload (a bundle)
 EVS_KEY_SIZE: Final = 32  # bytes of the key of a group; all are compared
@@ -244,6 +245,7 @@ class Attached:
     window_messages: int  # multicasts that may be outstanding
     window_bytes: int
     version: int
+    pid: int = PID_NOT_TOLD  # of the client as all members are told it; of a seat 0
 
 
 @dataclass(frozen=True, slots=True)
