@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -21,8 +21,11 @@ from openais.node.poller import Poller
 from openais.wire import port as wire
 from openais.wire.port import Reason
 from openais.wire.status import Status
+from services.kit import entries
+from services.kit.group import Group, Lost
 from tests.integration.cluster import short_directory, wait_for
 from totemd.port import Port, refusal
+from totemd.protocol import node as protocol
 from totemd.protocol import packing
 from totemd.protocol.local import Drop, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
@@ -292,3 +295,48 @@ def test_a_process_in_a_pid_namespace_of_its_own_is_a_member_like_any_other(
     pid, size = map(int, done.stdout.split())
     assert pid not in (0, 1)
     assert size == 3 << 20
+
+
+class Stream:
+    """What a seat is told."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._told: list[Any] = []
+
+    def until(self, kind: type[Any]) -> Any:
+        """Return the next message of a kind; what comes before it is forgotten."""
+        wait_for(lambda: self._come(kind), f"{kind.__name__} comes")
+        return self._told.pop(0)
+
+    def _come(self, kind: type[Any]) -> bool:
+        self._group.flush()
+        self._told += self._group.receive()
+        while self._told and not isinstance(self._told[0], kind):
+            self._told.pop(0)
+        return bool(self._told)
+
+
+def test_a_service_whose_multicast_is_refused_does_not_take_it_for_sent(
+    totemd: Totemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    group = Group(context, totemd.run_dir, "refused")
+    stream = Stream(group)
+    try:
+        group.connect(b"", 0)
+        attached = stream.until(wire.Attached)
+        stream.until(wire.View)
+        with monkeypatch.context() as tight:
+            tight.setattr(protocol, "WINDOW_MESSAGES", 0)
+            group.send(entries.Fence(1))
+            lost = stream.until(Lost)
+        assert lost.rule == "a multicast was refused: 0 messages wait for the ring"
+        assert not group.attached, "nothing is sent before it attaches anew"
+        group.connect(attached.history, 1)
+        assert stream.until(wire.Attached).resumed
+        group.send(entries.Fence(1))
+        assert stream.until(wire.Delivered).index == 2
+    finally:
+        group.close()
+        context.destroy(0)
