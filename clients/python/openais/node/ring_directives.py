@@ -57,7 +57,9 @@ _IDENTITY: Final = (
         "config_version",
         integer(0, (1 << 64) - 1),
         "0",
-        "number of this version of the file, for tools that distribute it",
+        "number of this version of the file, for tools that distribute it: a node that comes to "
+        "others with a lower number than one of them has is not let in and ends with status 8; "
+        "`0`: no version, fits all",
     ),
     Directive(
         "nodeid",
