@@ -146,6 +146,7 @@ def link_parameters(config: NodeConfig) -> LinkParameters:
         timeout_ns=t.link_probe_timeout_ms * MS,
         count=t.link_probe_count,
         probe_size_max=block_size_max(datagram_size(config), 1),
+        node_id=t.node_id,
     )
 
 

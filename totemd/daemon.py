@@ -38,6 +38,7 @@ from totemd.protocol.effects import (
     Cause,
     Configuration,
     ConfigurationKind,
+    KeptOut,
     Moved,
     Multicast,
     Noted,
@@ -81,6 +82,7 @@ class Daemon:
             payload_size_max(config),
             seat_limits(config),
             payload_sizes(config),
+            config.totem.config_version,
         )
         self._security: Final = Security(
             config, self._store, self._writer, datagram_size(config), self._send
@@ -111,6 +113,7 @@ class Daemon:
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
         self._retired = False
+        self._kept_out: KeptOut | None = None
         self._gap: Final = Gap()
         self._pause_ns: Final = config.totem.runtime_token_ms * MS // 2
         self._peers_saved_ns = time.monotonic_ns()
@@ -140,6 +143,8 @@ class Daemon:
         finally:
             server.flush()
             self._close(server)
+        if self._kept_out is not None:
+            raise _outdated(self.config, self._kept_out)
         _LOG.info("stopped", node=self.node_id)
 
     def _turn(self, server: IpcServer) -> None:
@@ -302,6 +307,8 @@ class Daemon:
                 _LOG.warning(event, **dict(fields))
             case Drop():
                 self._port.drop(effect)
+            case KeptOut():
+                self._kept_out = effect
             case Retired():
                 self._retired = True
             case _:
@@ -353,17 +360,12 @@ class Daemon:
                 "representative": ring.installed_ring.representative,
             },
             "members": list(ring.members),
+            "held_off": list(ring.hold_offs.held(time.monotonic_ns())),
             "links": self._network.status(),
-            "groups": [
-                {
-                    "group": key.name.decode("utf-8", "backslashreplace"),
-                    "space": "service" if key.space is Space.SERVICE else "cpg",
-                    "members": [
-                        {"node_id": m.node_id, "pid": m.pid} for m in node.groups.members(key)
-                    ],
-                }
-                for key in sorted(node.groups.groups)
-                if key.name != GROUP_NAME
+            "groups": _groups(node),
+            "evs_clients": [
+                {"pid": pid, "groups": [_text(key.rstrip(b"\0")) for key in keys]}
+                for pid, keys in node.evs_clients()
             ],
             "keys": self._security.status(),
             "counters": counters,
@@ -398,6 +400,44 @@ class Gap:
         suspended_ns = boot_ns - self._boot_ns - (now_ns - self._awake_ns)
         self._awake_ns, self._boot_ns = now_ns, boot_ns
         return busy_ns + max(late_ns, 0) + suspended_ns
+
+
+def _groups(node: Node) -> list[dict[str, Any]]:
+    """Return all groups for the status document; of EVS, nobody but a node knows its members."""
+    found = [
+        (
+            "service" if key.space is Space.SERVICE else "cpg",
+            key.name,
+            [(m.node_id, m.pid) for m in node.groups.members(key)],
+        )
+        for key in sorted(node.groups.groups)
+        if key.name != GROUP_NAME
+    ]
+    joined: dict[bytes, list[tuple[int, int]]] = {}
+    for pid, keys in node.evs_clients():
+        for key in keys:
+            joined.setdefault(key.rstrip(b"\0"), []).append((node.me, pid))
+    found += [("evs", key, sorted(members)) for key, members in sorted(joined.items())]
+    return [
+        {
+            "group": _text(name),
+            "space": space,
+            "members": [{"node_id": node_id, "pid": pid} for node_id, pid in members],
+        }
+        for space, name, members in found
+    ]
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _outdated(config: NodeConfig, kept_out: KeptOut) -> ExitError:
+    reason = (
+        f"{config.path}: config_version is {kept_out.config_version}, another node of the ring "
+        f"has {kept_out.highest}: bring the newer file here"
+    )
+    return ExitError(Exit.MAIN_CONFIGURATION, reason)
 
 
 def _log_configuration(c: Configuration) -> None:

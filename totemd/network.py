@@ -20,7 +20,8 @@ from totemd.protocol.links import (
     LinkUp,
     SendProbe,
 )
-from totemd.protocol.messages import DecodeError
+from totemd.protocol.messages import PROBE_SIZE_MIN, DecodeError, ProbeKind
+from totemd.protocol.mtucheck import MtuCheck
 from totemd.seal import Datagram
 from totemd.udp import Address, LinkSettings, LinkSockets, Train
 
@@ -68,6 +69,10 @@ class Network:
         configured = sorted({node for link in settings for node, _ in link.peers})
         self._choice: Final = Links(parameters, tuple(configured), now_ns)
         self.several: Final = len(settings) > 1
+        self._mtu: Final = MtuCheck(
+            parameters.node_id, parameters.probe_size_max, parameters.timeout_ns
+        )
+        self._sealed_bytes: Final = settings[0].netmtu_bytes - parameters.probe_size_max
         self._check_ns: Final = check_ns
         self._seal: Final = seal_message
         self._poller: Final = poller
@@ -149,6 +154,8 @@ class Network:
         """Note the members of the ring."""
         self._members = members
         self._choice.set_members(members)
+        if not self.several:  # several are probed anyway
+            self._mtu.set_members(members)
 
     # Probes and time
 
@@ -160,13 +167,17 @@ class Network:
             self._probes_malformed += 1
             _LOG.debug("probe_malformed", link=link, node=sender, rule=str(error))
             return []
+        if probe.kind is ProbeKind.PONG:
+            self._perform(self._mtu.answered(sender, probe))
         return self._perform(self._choice.receive(link, sender, probe, now_ns))
 
     def deadline_ns(self) -> int:
         """Return when to call `expire`."""
-        check_ns = self._checked_ns + self._check_ns
-        probes_ns = self._choice.deadline_ns()
-        return check_ns if probes_ns is None else min(check_ns, probes_ns)
+        deadline_ns = self._checked_ns + self._check_ns
+        for probes_ns in (self._choice.deadline_ns(), self._mtu.deadline_ns()):
+            if probes_ns is not None:
+                deadline_ns = min(deadline_ns, probes_ns)
+        return deadline_ns
 
     def expire(self, now_ns: int) -> list[Reached]:
         """Do what is due; return which nodes can be reached now, or no more."""
@@ -175,6 +186,7 @@ class Network:
             for link in self._links:
                 if link.check():
                     self._poll(link)
+        self._perform(self._mtu.expire(now_ns))
         return self._perform(self._choice.expire(now_ns))
 
     def _perform(self, effects: list[LinkEffect]) -> list[Reached]:
@@ -190,12 +202,21 @@ class Network:
                 case LinkMoved(link, node_id, _, LinkState.UP):
                     _LOG.info("link", link=link, node=node_id, state="up")
                 case LinkMoved(link, node_id, _, new):
-                    rule = RULES.get(new)
-                    more = {} if rule is None else {"rule": rule}
-                    _LOG.warning("link", link=link, node=node_id, state=new.value, **more)
+                    _LOG.warning("link", **self._defect(link, node_id, new))
                 case LinkUp() | LinkDown():
                     reached.append(effect)
         return reached
+
+    def _defect(self, link: int, node_id: int, state: LinkState) -> dict[str, int | str]:
+        """Return what is wrong with a link to a node, for the log."""
+        told: dict[str, int | str] = {"link": link, "node": node_id, "state": state.value}
+        if state is LinkState.MTU_BAD:
+            told["address"] = self._links[link].address(node_id)
+            told["expected"] = self._links[link].settings.netmtu_bytes
+            told["seen"] = self._sealed_bytes + PROBE_SIZE_MIN
+        if state in RULES:
+            told["rule"] = RULES[state]
+        return told
 
     # What it is and was
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from openais.node.ipc import IpcServer
 from openais.node.logs import EventLog
@@ -21,8 +21,15 @@ from totemd.security import CONNECTION, Security
 
 RESERVED: Final = b"\0"  # first byte of the names of groups that no client may take
 
+NUMBERED: Final = {  # of the core -> of the port
+    local.Done: wire.Done,
+    local.Accepted: wire.Accepted,
+    local.EvsPassed: wire.EvsPassed,
+}
+
 _LOG = EventLog(__name__)
 
+Order: TypeAlias = wire.KeyRotate | wire.KeyRetire | wire.RingGather | wire.HoldOffsClear
 StatusSource = Callable[[], dict[str, Any]]  # the JSON document of `openais status`
 
 
@@ -72,9 +79,8 @@ class Port:
             report = json.dumps(self._status())
             self._send(client, wire.StatusReport(message.request, report))
             return []
-        if isinstance(message, wire.KeyRotate | wire.KeyRetire):
-            self._key(client, message)
-            return []
+        if isinstance(message, Order):
+            return self._order(client, message, now_ns)
         if isinstance(message, wire.Attach):
             return self._attach(client, message, now_ns)
         if client not in self._attached:
@@ -82,18 +88,33 @@ class Port:
             return []
         return self._request(client, message, now_ns)
 
-    def _key(self, client: int, message: wire.KeyRotate | wire.KeyRetire) -> None:
-        if not self.server.access.trusts(self.server.peer(client)):
-            rule = "keys are for root and the daemons' own user"
+    def _order(self, client: int, message: Order, now_ns: int) -> list[Effect]:
+        """Carry out what an operator orders."""
+        peer = self.server.peer(client)
+        if not self.server.access.trusts(peer):
+            rule = "this is for root and the daemons' own user"
             self._send(client, wire.Refused(message.request, Status.ERR_ACCESS, rule))
-            return
-        rotate = isinstance(message, wire.KeyRotate)
-        refused = self._security.rotate() if rotate else self._security.retire()
+            return []
+        effects: list[Effect] = []
+        refused: str | None = None
+        match message:
+            case wire.KeyRotate():
+                refused = self._security.rotate()
+            case wire.KeyRetire():
+                refused = self._security.retire()
+            case _ if self._node.ring.gone:
+                refused = "this node is leaving the ring"
+            case wire.RingGather():
+                effects = self._node.force_gather(now_ns)
+            case wire.HoldOffsClear():
+                effects = self._node.clear_hold_offs(now_ns)
         if refused is None:
+            _LOG.info("ordered", order=type(message).__name__, uid=peer.uid, pid=peer.pid)
             self._send(client, wire.Done(message.request))
         else:
             answer = wire.Refused(message.request, Status.ERR_FAILED_OPERATION, refused)
             self._send(client, answer)
+        return effects
 
     def _attach(self, client: int, m: wire.Attach, now_ns: int) -> list[Effect]:
         if m.version_min > wire.VERSION or m.version < wire.VERSION_MIN:
@@ -116,7 +137,8 @@ class Port:
             return self._node.attach_seat(connection, m.group, m.history, m.index, now_ns)
         self._attached[client] = m.kind
         if m.kind is wire.Kind.EVS:
-            return self._node.attach_evs(connection, peer.pid, now_ns)
+            keeps = m.version >= wire.VERSION_EVS_KEEPS
+            return self._node.attach_evs(connection, peer.pid, now_ns, keeps=keeps)
         return self._node.attach_process(connection, peer.pid, now_ns)
 
     def _request(self, client: int, message: object, now_ns: int) -> list[Effect]:
@@ -199,6 +221,8 @@ class Port:
             wire.TABLE.put(wire.DeliveredOwn(event.index, event.request), elements)
         elif isinstance(event, local.EvsDelivered):
             wire.TABLE.put(wire.EvsDelivered(event.node_id, event.payload), elements)
+        elif isinstance(event, local.EvsDeliveredOwn):
+            wire.TABLE.put(wire.EvsDeliveredOwn(event.request), elements)
         else:
             wire.TABLE.put(self._event(event), elements)
         self.server.send(effect.connection, *elements)
@@ -208,7 +232,7 @@ class Port:
 
     def _event(self, event: local.RareEvent) -> object:
         match event:
-            case local.Attached(history, index, resumed):
+            case local.Attached(history, index, resumed, pid):
                 return wire.Attached(
                     self._node.me,
                     history,
@@ -217,13 +241,12 @@ class Port:
                     WINDOW_MESSAGES,
                     WINDOW_BYTES,
                     wire.VERSION,
+                    pid,
                 )
             case local.Refused(request, refusal, rule):
                 return wire.Refused(request, Status(refusal), rule)
-            case local.Done(request):
-                return wire.Done(request)
-            case local.Accepted(request):
-                return wire.Accepted(request)
+            case local.Done() | local.Accepted() | local.EvsPassed():
+                return NUMBERED[type(event)](event.request)
             case local.View():
                 return _view(event)
             case local.RingChanged(ring, nodes, current):

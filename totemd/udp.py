@@ -197,6 +197,7 @@ class LinkSockets:
             _LOG.warning(
                 "netmtu_too_large",
                 link=self.settings.number,
+                address=self.settings.address,
                 interface=device.name,
                 netmtu=self.settings.netmtu_bytes,
                 mtu=device.mtu_bytes,
@@ -321,6 +322,10 @@ class LinkSockets:
         """Remember where an authenticated datagram of a node came from."""
         self._addresses[node_id] = source
 
+    def address(self, node_id: int) -> str:
+        """Return the address of a node, for the log; "": it was never heard of."""
+        return self._addresses[node_id][0] if node_id in self._addresses else ""
+
     def multicast(self, datagrams: list[Datagram], members: Collection[int] | None) -> None:
         """Send to all nodes; failures are loss.
 
@@ -391,7 +396,7 @@ class LinkSockets:
         self.stats.sends_failed += 1
         self._failures += 1
         if error.errno == errno.EMSGSIZE:
-            self._too_long(size)
+            self._too_long(address, size)
         elif self._failures == FAILURES_BEFORE_WARNING:
             _LOG.warning(
                 "sends_fail",
@@ -401,13 +406,14 @@ class LinkSockets:
                 rule="check the interface and the firewall",
             )
 
-    def _too_long(self, size: int) -> None:
+    def _too_long(self, address: Address, size: int) -> None:
         self.stats.sends_too_long += 1
         if not self._too_long_told:
             self._too_long_told = True
             _LOG.warning(
                 "datagram_too_long",
                 link=self.settings.number,
+                address=address[0],
                 size=size,
                 netmtu=self.settings.netmtu_bytes,
                 mtu=self.device.mtu_bytes if self.device else 0,

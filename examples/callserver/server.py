@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from typing import Final
 
@@ -122,7 +121,7 @@ async def run(host: str, port: int) -> None:
 
 
 async def _follow(cpg: Cpg, server: CallServer) -> None:
-    me = (cpg.local_node, os.getpid())
+    me = (cpg.local_address.node_id, cpg.local_address.pid)
     async for event in cpg:
         if isinstance(event, ConfigurationChange):
             await server.member_changed(event, me)

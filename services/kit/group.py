@@ -40,8 +40,11 @@ class Queued:
     cancelled: bool = False
 
 
+@dataclass(frozen=True, slots=True)
 class Lost:
-    """Stands in the stream where totemd was lost."""
+    """Stands in the stream where totemd was lost, or has to be attached to anew."""
+
+    rule: str = ""  # why it refused a multicast; "": it is gone
 
 
 class Group:
@@ -68,6 +71,7 @@ class Group:
         self._request = 0
         self._window = (0, 0)
         self._more = False
+        self._refused = ""
 
     def register(self, poller: Poller) -> None:
         """Let a poller wake up for this socket, whichever it is."""
@@ -106,6 +110,7 @@ class Group:
         self._in_flight.clear()
         self._in_flight_bytes = 0
         self._controls.clear()
+        self._refused = ""
 
     def forget(self) -> None:
         """Drop what waits to be sent: it belongs to a membership that is over."""
@@ -141,6 +146,9 @@ class Group:
             except DecodeError:
                 continue  # not from a totemd of ours
             received += self._open(elements)
+        if self._refused:
+            received.append(Lost(self._refused))
+            return received
         assert self._monitor is not None
         if not self._more and self._monitor.poll(0):
             parse_monitor_message(self._monitor.recv_multipart())
@@ -150,8 +158,12 @@ class Group:
     def _open(self, elements: list[Buffer]) -> list[Any]:
         messages = [m for m in port.TABLE.take(elements) if not isinstance(m, DecodeError)]
         for message in messages:
-            if isinstance(message, port.Accepted | port.Refused) and message.request:
+            if isinstance(message, port.Accepted):
                 self._accepted(message.request)
+            elif isinstance(message, port.Refused) and message.request:
+                # Later ones may have been taken: only who attaches anew knows what is missing.
+                self._refused = f"a multicast was refused: {message.reason}"
+                self._window = (0, 0)
             elif isinstance(message, port.Attached):
                 self._window = (message.window_messages, message.window_bytes)
         return messages

@@ -176,8 +176,9 @@ class ServiceProcess:
                 self._make_snapshot()
             case port.Refused(0, status, reason):
                 raise ExitError(Exit.SERVICE_INITIALIZATION, f"totemd: {status.name} {reason}")
-            case Lost():
-                _LOG.warning("totemd_lost", node=self._node_id)
+            case Lost(rule):
+                why = {"rule": rule} if rule else {}
+                _LOG.warning("totemd_lost", node=self._node_id, **why)
                 self._connect()
             case _:
                 pass  # Accepted, which the group has taken

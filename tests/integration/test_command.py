@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from openais import ckpt
+from openais import ckpt, evs
 from tests.integration.cluster import Cluster, short_directory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,3 +109,41 @@ def test_down_without_a_cluster_says_so() -> None:
         status, _, errors = openais("cluster", "down", "--dir", str(directory))
     assert status == 1
     assert "no cluster here" in errors
+
+
+def test_the_ring_is_formed_anew_by_a_command_and_nobody_is_lost(cluster: Cluster) -> None:
+    before = cluster.wait_live(1, "totemd")["ring"]["seq"]
+    status, output, errors = openais("ring", "gather", run_dir=cluster.run_dir(2))
+    assert (status, errors) == (0, "")
+    assert output.startswith("ring ")
+    assert cluster.wait_live(2, "totemd")["ring"]["seq"] > before
+    assert cluster.wait_live(2, "totemd")["members"] == [1, 2, 3]
+    assert "order=RingGather" in cluster.log(2, "totemd")
+    status, output, errors = openais("ring", "clear-hold-offs", run_dir=cluster.run_dir(2))
+    assert (status, output, errors) == (0, "held off until now: nobody\n", "")
+
+
+def test_an_order_for_the_ring_without_a_node_says_where_it_looked() -> None:
+    for command in ("gather", "clear-hold-offs"):
+        with short_directory() as directory:
+            status, _, errors = openais("ring", command, run_dir=directory)
+        assert status == 3
+        assert f"openais ring {command}: totemd does not answer in {directory}" in errors
+
+
+def test_status_shows_the_clients_and_groups_of_evs(cluster: Cluster) -> None:
+    run_dir = cluster.run_dir(1)
+    with evs.Evs(run_dir=run_dir) as one, evs.Evs(run_dir=run_dir):
+        one.join(["weather", b"\xff"])
+        document = cluster.wait_live(1, "totemd")
+        me = {"node_id": 1, "pid": os.getpid()}
+        assert [g for g in document["groups"] if g["space"] == "evs"] == [
+            {"group": "weather", "space": "evs", "members": [me]},
+            {"group": "\\xff", "space": "evs", "members": [me]},
+        ]
+        clients = sorted(document["evs_clients"], key=lambda client: len(client["groups"]))
+        assert clients == [
+            {"pid": os.getpid(), "groups": []},
+            {"pid": os.getpid(), "groups": ["weather", "\\xff"]},
+        ]
+    assert cluster.wait_live(2, "totemd")["evs_clients"] == []

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from deploy import layout
+from openais.node.exits import NOT_RESTARTED, Exit
+from tests.integration import trio
 from tests.integration.cluster import Cluster, short_directory, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,3 +155,17 @@ def test_nodes_with_a_preset_form_a_ring_and_notice_a_death(preset: str) -> None
 def members(cluster: Cluster) -> list[int]:
     document = cluster.status(1, "totemd")
     return list(document["members"]) if document else []
+
+
+def test_a_node_that_starts_with_an_older_configuration_ends_with_status_8() -> None:
+    with trio.laid_out(2) as nodes, trio.starting() as start:
+        for node, version in zip(nodes, (7, 6), strict=True):
+            text = config(node).read_text()
+            added = f"version: 2\n    config_version: {version}"
+            config(node).write_text(text.replace("version: 2", added))
+        start(nodes[0])
+        trio.together(nodes[0])
+        code, output = start(nodes[1]).wait()
+        assert code == Exit.MAIN_CONFIGURATION in NOT_RESTARTED, output
+        assert f"{config(nodes[1])}: config_version is 6, another node of the ring has 7" in output
+        trio.together(nodes[0])

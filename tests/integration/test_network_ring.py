@@ -131,6 +131,22 @@ def test_a_node_that_loses_every_long_packet_does_not_stop_the_others(directory:
             messages.exchange(50, 5000)
 
 
+def test_a_path_that_loses_long_packets_is_named_once_and_when_it_is_mended(
+    directory: Path,
+) -> None:
+    with laboratory(3) as bed, members(bed, directory) as nodes:
+        bed.limit_size(3, 0, 1000)
+        nodes.start()
+        address = bed.host(3).address()
+        named = f"link link=0 node=3 state=mtu_bad address={address} expected=1500 seen="
+        wait_for(lambda: named in nodes[1].log(), "node 1 names it")
+        wait_for(lambda: named in nodes[2].log(), "node 2 names it")
+        assert "node=2 state=mtu_bad" not in nodes[1].log()
+        bed.heal()
+        wait_for(lambda: "link link=0 node=3 state=up" in nodes[1].log(), "it is mended")
+        assert nodes[1].log().count(named) == 1
+
+
 def test_a_node_waits_for_its_network(directory: Path) -> None:
     with laboratory(2) as bed, members(bed, directory) as nodes:
         bed.remove_address(2)
@@ -149,7 +165,8 @@ def test_a_netmtu_over_the_mtu_is_named(directory: Path) -> None:
         with traffic(nodes.all) as messages:
             messages.exchange(1, 10)
             log = nodes[1].log()
-            assert "netmtu_too_large link=0 interface=net0 netmtu=9000 mtu=1500" in log
+            named = f"netmtu_too_large link=0 address={bed.host(1).address()} interface=net0"
+            assert f"{named} netmtu=9000 mtu=1500" in log
             messages.send(1, 20_000)
             wait_for(lambda: "datagram_too_long" in nodes[1].log(), "the datagram is named")
             for host in (1, 2):

@@ -9,19 +9,23 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import zmq
 
-from openais import cpg, errors
+from openais import cpg, errors, status
 from openais.node import ipc
 from openais.node.ipc import Access, IpcServer
 from openais.node.poller import Poller
 from openais.wire import port as wire
 from openais.wire.port import Reason
+from openais.wire.status import Status
+from services.kit import entries
+from services.kit.group import Group, Lost
 from tests.integration.cluster import short_directory, wait_for
 from totemd.port import Port, refusal
+from totemd.protocol import node as protocol
 from totemd.protocol import packing
 from totemd.protocol.local import Drop, Tell
 from totemd.protocol.node import CONNECTIONS_MAX, Effect, Node
@@ -58,10 +62,41 @@ sys.stdin.read()
 """
 
 
+ANYBODY = Access()
+
+
+class Distrustful(Access):
+    """Lets the caller in as one of `uidgid`: neither root nor the daemons' own user."""
+
+    def trusts(self, peer: ipc.Peer) -> bool:
+        del peer
+        return False
+
+
+# Joins and is told its own messages, small and large, where it is process 1 for itself.
+NAMESPACED = """
+import os, sys, time
+from pathlib import Path
+from openais import cpg
+told = []
+with cpg.Cpg(told.append, told.append, run_dir=Path(sys.argv[1])) as handle:
+    handle.join("t", timeout=10)
+    handle.mcast(b"small", wait=10)
+    handle.mcast(bytes(3 << 20), wait=10)
+    end = time.monotonic() + 10
+    while len(told) < 3 and time.monotonic() < end:
+        handle.dispatch(cpg.DispatchFlags.ONE)
+    change, small, large = told
+    assert os.getpid() == 1, os.getpid()
+    assert handle.local_address == small.sender == large.sender == change.members[0]
+    print(handle.local_address.pid, len(large.payload))
+"""
+
+
 class Totemd(threading.Thread):
     """A node without a network: the real core and the real port."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, access: Access = ANYBODY) -> None:
         super().__init__(daemon=True)
         self.run_dir = run_dir
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -71,7 +106,7 @@ class Totemd(threading.Thread):
             run_dir,
             wire.SOCKET_NAME,
             0o600,
-            Access(),
+            access,
             CONNECTIONS_MAX,
             16 << 20,
             refusal,
@@ -102,9 +137,14 @@ class Totemd(threading.Thread):
 
 
 @pytest.fixture
-def totemd() -> Iterator[Totemd]:
+def access() -> Access:
+    return ANYBODY
+
+
+@pytest.fixture
+def totemd(access: Access) -> Iterator[Totemd]:
     with short_directory() as directory:
-        made = Totemd(directory)
+        made = Totemd(directory, access)
         made.start()
         wait_for(lambda: made.node.packer.gate_open, "a ring of one")
         yield made
@@ -212,3 +252,91 @@ def test_a_process_that_is_killed_is_down_once(totemd: Totemd) -> None:
         left = [(c.address, c.reason) for e in changes for c in e.left]
         assert left == [(cpg.Address(1, victim.pid), Reason.PROCDOWN)]
         assert watcher.members("t") == (cpg.Address(1, os.getpid()),)
+
+
+ORDERS = [wire.KeyRotate(1), wire.KeyRetire(1), wire.RingGather(1), wire.HoldOffsClear(1)]
+
+
+@pytest.mark.parametrize("access", [Distrustful()], ids=["a user of uidgid"])
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: type(order).__name__)
+def test_orders_are_for_root_and_the_daemons_own_user_only(totemd: Totemd, order: object) -> None:
+    gathers = totemd.node.ring.stats.gathers
+    answer = status.request(totemd.run_dir, order)
+    assert isinstance(answer, wire.Refused)
+    assert answer.status is Status.ERR_ACCESS
+    assert totemd.node.ring.stats.gathers == gathers
+
+
+def test_the_ring_is_formed_anew_when_that_is_ordered(totemd: Totemd) -> None:
+    before = totemd.node.groups.ring
+    assert isinstance(status.request(totemd.run_dir, wire.RingGather(1)), wire.Done)
+    wait_for(lambda: totemd.node.groups.ring > before, "a new ring")
+
+
+def test_nodes_that_are_held_off_are_forgotten_when_that_is_ordered(totemd: Totemd) -> None:
+    hold_offs = totemd.node.ring.hold_offs
+    for _ in range(2):
+        hold_offs.exclude({9}, time.monotonic_ns())
+    assert hold_offs.held(time.monotonic_ns()) == (9,)
+    assert isinstance(status.request(totemd.run_dir, wire.HoldOffsClear(1)), wire.Done)
+    assert hold_offs.held(time.monotonic_ns()) == ()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="a pid namespace is for root to make")
+def test_a_process_in_a_pid_namespace_of_its_own_is_a_member_like_any_other(
+    totemd: Totemd,
+) -> None:
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", NAMESPACED]
+    done = subprocess.run(
+        [*unshare, str(totemd.run_dir)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    pid, size = map(int, done.stdout.split())
+    assert pid not in (0, 1)
+    assert size == 3 << 20
+
+
+class Stream:
+    """What a seat is told."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._told: list[Any] = []
+
+    def until(self, kind: type[Any]) -> Any:
+        """Return the next message of a kind; what comes before it is forgotten."""
+        wait_for(lambda: self._come(kind), f"{kind.__name__} comes")
+        return self._told.pop(0)
+
+    def _come(self, kind: type[Any]) -> bool:
+        self._group.flush()
+        self._told += self._group.receive()
+        while self._told and not isinstance(self._told[0], kind):
+            self._told.pop(0)
+        return bool(self._told)
+
+
+def test_a_service_whose_multicast_is_refused_does_not_take_it_for_sent(
+    totemd: Totemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    group = Group(context, totemd.run_dir, "refused")
+    stream = Stream(group)
+    try:
+        group.connect(b"", 0)
+        attached = stream.until(wire.Attached)
+        stream.until(wire.View)
+        with monkeypatch.context() as tight:
+            tight.setattr(protocol, "WINDOW_MESSAGES", 0)
+            group.send(entries.Fence(1))
+            lost = stream.until(Lost)
+        assert lost.rule == "a multicast was refused: 0 messages wait for the ring"
+        assert not group.attached, "nothing is sent before it attaches anew"
+        group.connect(attached.history, 1)
+        assert stream.until(wire.Attached).resumed
+        group.send(entries.Fence(1))
+        assert stream.until(wire.Delivered).index == 2
+    finally:
+        group.close()
+        context.destroy(0)

@@ -20,6 +20,7 @@ from tests.sim.trace import Ended, Installed, Life, Submitted, digest
 from totemd import seal
 from totemd.protocol.effects import (
     Configuration,
+    KeptOut,
     Moved,
     Multicast,
     Noted,
@@ -87,6 +88,7 @@ class Cluster:
         self.disk: dict[int, int] = {}
         self.clocks: dict[int, Clock] = {}
         self.costs: dict[int, int] = {}
+        self.config_versions: dict[int, int] = {}
         self.notes: list[tuple[int, int, Any]] = []
         self.on_moved: Callable[[Host, Moved], bool] = lambda _host, _moved: False
         self.on_persist: Callable[[Host], bool] = lambda _host: False
@@ -126,7 +128,15 @@ class Cluster:
         stored = self.disk.get(node_id, 1000)
         if stored == NO_SEQ:
             stored = (WALL_S + self.now_ns // 1_000_000_000 + 2 * self._epoch) << 8
-        node = Node(self.parameters, node_id, self._epoch, stored, PAYLOAD_SIZE_MAX, SeatLimits())
+        node = Node(
+            self.parameters,
+            node_id,
+            self._epoch,
+            stored,
+            PAYLOAD_SIZE_MAX,
+            SeatLimits(),
+            config_version=self.config_versions.get(node_id, 0),
+        )
         self.disk[node_id] = stored + 1  # before the first datagram leaves
         host = Host(where, node, life, self.clocks.get(where, Clock()), lambda: self.now_ns)
         host.cost_ns = self.costs.get(where, 0)
@@ -308,7 +318,7 @@ class Cluster:
                 host.node.ring.check()
                 if self.on_moved(host, effect):
                     self._gone(host, Ended.CRASHED)
-            case Noted() | Drop():
+            case Noted() | Drop() | KeptOut():
                 self.notes.append((self.now_ns, host.life.node_id, effect))
             case _:
                 raise AssertionError(f"no way to perform {effect}")

@@ -10,7 +10,16 @@ import pytest
 from tests.sim.cluster import Cluster
 from tests.sim.network import MS, US, Faults
 from totemd.protocol.effects import Configuration, ConfigurationKind
-from totemd.protocol.local import Accepted, ConnectionId, Done, Event, EvsDelivered, Refused
+from totemd.protocol.local import (
+    Accepted,
+    ConnectionId,
+    Done,
+    Event,
+    EvsDelivered,
+    EvsDeliveredOwn,
+    EvsPassed,
+    Refused,
+)
 from totemd.protocol.messages import RingId
 
 KEYS = tuple(b"%d" % n + bytes(31) for n in range(3))
@@ -25,6 +34,7 @@ class Client:
     stream: list[Event]
     cluster: Cluster
     id: ConnectionId
+    kept: list[bytes]
     sent: int = 0
 
     def join(self, *keys: bytes) -> None:
@@ -34,6 +44,7 @@ class Client:
 
     def send(self, payload: bytes, *keys: bytes, guarantee: int = 2) -> None:
         self.sent += 1
+        self.kept.append(payload)
         node = self.cluster.node(self.node_id)
         effects = node.evs_multicast(
             self.id, self.sent, guarantee, b"".join(keys), payload, self.cluster.now_ns
@@ -41,10 +52,17 @@ class Client:
         self.cluster.perform(self.node_id, effects)
 
     def events(self) -> list[Configuration | EvsDelivered]:
-        return [e for e in self.stream if isinstance(e, Configuration | EvsDelivered)]
+        """Return what it was told, with what it kept in the place of references to it."""
+        return [
+            EvsDelivered(self.node_id, self.kept[e.request - 1])
+            if isinstance(e, EvsDeliveredOwn)
+            else e
+            for e in self.stream
+            if isinstance(e, Configuration | EvsDelivered | EvsDeliveredOwn)
+        ]
 
     def payloads(self) -> list[bytes]:
-        return [bytes(e.payload) for e in self.stream if isinstance(e, EvsDelivered)]
+        return [bytes(e.payload) for e in self.events() if isinstance(e, EvsDelivered)]
 
 
 @dataclass(slots=True)
@@ -54,14 +72,16 @@ class Clients:
     cluster: Cluster
     all: list[Client] = field(default_factory=list)
 
-    def attach(self, node_id: int, *keys: bytes) -> Client:
+    def attach(self, node_id: int, *keys: bytes, keeps: bool | None = None) -> Client:
         running = self.cluster.running[node_id]
         running.connections += 1
         connection = ConnectionId(running.connections)
         stream = running.life.streams.setdefault(connection, [])
         now_ns = self.cluster.now_ns
-        self.cluster.perform(node_id, running.node.attach_evs(connection, 100, now_ns))
-        client = Client(node_id, stream, self.cluster, connection)
+        keeps = node_id % 2 == 0 if keeps is None else keeps
+        effects = running.node.attach_evs(connection, 100, now_ns, keeps=keeps)
+        self.cluster.perform(node_id, effects)
+        client = Client(node_id, stream, self.cluster, connection, [])
         client.join(*(keys or KEYS))
         self.all.append(client)
         return client
@@ -211,6 +231,43 @@ def test_an_answer_marks_the_place_in_the_stream_where_a_filter_changes() -> Non
     assert all(i > answers[1] for i, _ in told)
     numbers = [int(payload) for _, payload in told]
     assert numbers == list(range(numbers[0], 100))
+
+
+def test_who_keeps_what_it_sends_is_told_of_it_by_reference_and_everybody_else_whole() -> None:
+    cluster = Cluster(2)
+    cluster.wait(cluster.one_ring, 1_000 * MS)
+    clients = Clients(cluster)
+    one, neighbour, far = (clients.attach(n, KEYS[0], keeps=True) for n in (1, 1, 2))
+    whole = clients.attach(1, KEYS[0], keeps=False)
+    for k in range(200):
+        one.send(b"%d" % k, KEYS[k % 2])  # every second one to a group that it is not in
+        whole.send(b"whole %d" % k, KEYS[0])
+        cluster.run(US * 100)
+    cluster.run(100 * MS)
+    assert [e.request for e in one.stream if isinstance(e, EvsDeliveredOwn)] == list(
+        range(1, 201, 2)
+    )
+    assert [e for e in one.stream if isinstance(e, EvsPassed)][-1] == EvsPassed(200)
+    for client in (neighbour, far, whole):
+        assert not [e for e in client.stream if isinstance(e, EvsDeliveredOwn | EvsPassed)]
+        assert client.payloads() == one.payloads()
+    assert len(one.payloads()) == 300
+
+
+def test_what_a_client_sent_that_is_gone_is_told_to_nobody_as_their_own() -> None:
+    cluster = Cluster(1)
+    cluster.wait(cluster.one_ring, 1_000 * MS)
+    clients = Clients(cluster)
+    one, other = (clients.attach(1, KEYS[0], keeps=True) for _ in range(2))
+    cluster.node(1).packer.gate_open = False
+    one.send(b"last words", KEYS[0])
+    other.send(b"mine", KEYS[0])
+    cluster.perform(1, cluster.node(1).disconnected(one.id, cluster.now_ns))
+    cluster.node(1).packer.gate_open = True
+    cluster.run(100 * MS)
+    assert other.payloads() == [b"last words", b"mine"]
+    assert [e.request for e in other.stream if isinstance(e, EvsDeliveredOwn)] == [1]
+    cluster.node(1).check()
 
 
 def test_a_connection_of_evs_is_not_one_of_cpg() -> None:

@@ -61,6 +61,10 @@ class HoldOffs:
         hold_off = self._nodes.get(node)
         return hold_off is not None and now_ns < hold_off.until_ns
 
+    def held(self, now_ns: int) -> tuple[int, ...]:
+        """Return the nodes that are damped, sorted."""
+        return tuple(sorted(node for node in self._nodes if self.damped(node, now_ns)))
+
     def clear(self, node: int) -> None:
         """Forget a node: it started anew."""
         self._nodes.pop(node, None)

@@ -125,6 +125,14 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptOut:
+    """This node leaves: its configuration is older than that of the ring it came to."""
+
+    config_version: int
+    highest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Retired:
     """The announced leave is finished; the process may exit."""
 

@@ -8,12 +8,22 @@ with the messages. Knows this node's filters; the payload of a message is never 
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from totemd.protocol.effects import Configuration, ConfigurationKind
 from totemd.protocol.groups import Kind
-from totemd.protocol.local import ConnectionId, Done, EvsDelivered, Refusal, Refused, Tell
+from totemd.protocol.local import (
+    ConnectionId,
+    Done,
+    EvsDelivered,
+    EvsDeliveredOwn,
+    EvsPassed,
+    Refusal,
+    Refused,
+    Tell,
+)
 from totemd.protocol.packing import MESSAGE_SIZE_MAX
 
 KIND: Final = 4  # first byte of a message between totemds; `groups.Kind` has the others
@@ -22,7 +32,8 @@ GROUPS_PER_CALL_MAX: Final = 50  # of one join or leave
 GROUPS_PER_CLIENT_MAX: Final = 256
 GROUPS_PER_MESSAGE_MAX: Final = 32
 
-_HEADER: Final = struct.Struct(">BBBH")  # kind, guarantee, groups, reserved; then the keys
+_HEADER: Final = struct.Struct(">BBBH")  # kind, guarantee, groups, serial; then the keys
+_SERIAL_MAX: Final = (1 << 16) - 1
 assert KIND not in set(Kind)
 
 Rule = tuple[Refusal, str]
@@ -38,11 +49,18 @@ class EvsMulticast(NamedTuple):
     guarantee: int  # as the sender asked for, for those who look at the wire
     keys: bytes  # KEY_SIZE each, one after the other
     payload: bytes | memoryview
+    serial: int = 0  # means something to the originator alone; 0: nothing
+
+
+class _Sent(NamedTuple):
+    serial: int
+    connection: ConnectionId
+    request: int
 
 
 def encode(m: EvsMulticast) -> bytes:
     """Encode a message."""
-    header = _HEADER.pack(KIND, m.guarantee, len(m.keys) // KEY_SIZE, 0)
+    header = _HEADER.pack(KIND, m.guarantee, len(m.keys) // KEY_SIZE, m.serial)
     return b"".join((header, m.keys, m.payload))
 
 
@@ -54,11 +72,11 @@ def decode(data: bytes | memoryview) -> EvsMulticast:
     """
     if len(data) < _HEADER.size:
         raise EvsDecodeError("EVS message: cut off")
-    kind, guarantee, count, _ = _HEADER.unpack_from(data)
+    kind, guarantee, count, serial = _HEADER.unpack_from(data)
     end = _HEADER.size + count * KEY_SIZE
     if kind != KIND or not 0 < count <= GROUPS_PER_MESSAGE_MAX or end > len(data):
         raise EvsDecodeError(f"EVS message: kind {kind}, {count} groups, {len(data)} bytes")
-    return EvsMulticast(guarantee, bytes(data[_HEADER.size : end]), data[end:])
+    return EvsMulticast(guarantee, bytes(data[_HEADER.size : end]), data[end:], serial)
 
 
 def split(keys: bytes) -> list[bytes]:
@@ -72,15 +90,26 @@ class Evs:
     def __init__(self) -> None:
         self._groups: Final[dict[ConnectionId, dict[bytes, None]]] = {}
         self._listeners: Final[dict[bytes, dict[ConnectionId, None]]] = {}
+        self._keepers: Final[set[ConnectionId]] = set()  # who keep what they send
+        self._sent: Final[deque[_Sent]] = deque()  # of those, not ordered yet, in that order
+        self._serial = 0
+        self._passed: dict[ConnectionId, int] = {}
         self._current: Configuration | None = None
 
     def __contains__(self, connection: ConnectionId) -> bool:
         """True: an EVS client."""
         return connection in self._groups
 
-    def attach(self, connection: ConnectionId) -> list[Tell]:
-        """Take a client; it is told the regular configuration of now, without a predecessor."""
+    def attach(self, connection: ConnectionId, *, keeps: bool = False) -> list[Tell]:
+        """Take a client; it is told the regular configuration of now, without a predecessor.
+
+        Args:
+            connection: of the client.
+            keeps: it keeps what it sends, and need not be sent it back.
+        """
         self._groups[connection] = {}
+        if keeps:
+            self._keepers.add(connection)
         now = self._current
         if now is None:
             return []  # the first configuration is on its way
@@ -91,6 +120,29 @@ class Evs:
         """Forget a client and its groups; nobody is told."""
         for key in self._groups.pop(connection, ()):
             self._unlisten(connection, key)
+        self._keepers.discard(connection)
+        self._passed.pop(connection, None)
+
+    def sent(self, connection: ConnectionId, request: int) -> int:
+        """Remember a multicast until it is ordered; return the serial it travels with."""
+        if connection not in self._keepers:
+            return 0
+        self._serial = self._serial % _SERIAL_MAX + 1
+        self._sent.append(_Sent(self._serial, connection, request))
+        return self._serial
+
+    def _own(self, serial: int) -> _Sent | None:
+        """Return the multicast of this node that is delivered now: they come in their order."""
+        while serial and self._sent:
+            sent = self._sent.popleft()
+            if sent.serial == serial:
+                return sent
+        return None
+
+    def passed(self) -> list[Tell]:
+        """Return how far what clients sent was ordered, without being told them, since last."""
+        passed, self._passed = self._passed, {}
+        return [Tell(connection, EvsPassed(request)) for connection, request in passed.items()]
 
     def join(self, connection: ConnectionId, request: int, keys: tuple[bytes, ...]) -> Tell:
         """Add groups to a client's filter, all or none; those it has already stay."""
@@ -149,8 +201,15 @@ class Evs:
             return Refusal.TOO_BIG, f"{len(payload)} bytes, limit {limit}"
         return rule
 
-    def deliver(self, originator: int, data: bytes | memoryview) -> list[Tell]:
+    def deliver(
+        self, originator: int, data: bytes | memoryview, *, own: bool = False
+    ) -> list[Tell]:
         """Return what the clients are told of one message: each at most once.
+
+        Args:
+            originator: who sent it.
+            data: the message.
+            own: this node sent it.
 
         Raises:
             EvsDecodeError: not a message.
@@ -159,10 +218,22 @@ class Evs:
         told: dict[ConnectionId, None] = {}
         for key in split(message.keys):
             told |= self._listeners.get(key, {})
+        sent = self._own(message.serial) if own else None
+        if sent is not None and sent.connection in self._keepers and sent.connection not in told:
+            self._passed[sent.connection] = sent.request
         if not told:
             return []
         event = EvsDelivered(originator, message.payload)
-        return [Tell(connection, event) for connection in told]
+        return [
+            Tell(connection, EvsDeliveredOwn(sent.request))
+            if sent is not None and connection == sent.connection
+            else Tell(connection, event)
+            for connection in told
+        ]
+
+    def clients(self) -> tuple[tuple[ConnectionId, tuple[bytes, ...]], ...]:
+        """Return the clients, and the keys that each has joined, sorted."""
+        return tuple((c, tuple(sorted(keys))) for c, keys in sorted(self._groups.items()))
 
     def configuration(self, c: Configuration) -> list[Tell]:
         """Return what the clients are told of a configuration: all of them, at once."""
@@ -175,3 +246,4 @@ class Evs:
         pairs = {(c, key) for c, keys in self._groups.items() for key in keys}
         assert pairs == {(c, key) for key, some in self._listeners.items() for c in some}
         assert all(len(keys) <= GROUPS_PER_CLIENT_MAX for keys in self._groups.values())
+        assert self._keepers | self._passed.keys() <= self._groups.keys()

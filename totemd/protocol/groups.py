@@ -29,6 +29,7 @@ _MULTICAST: Final = struct.Struct(">BBQQ")  # kind, space, connection, request; 
 _CHANGE: Final = struct.Struct(">BBBQI")  # kind, reason, space, connection, pid; then the name
 _LIST: Final = struct.Struct(">BIQQI")  # kind, ring representative, ring seq, age, entries
 _ENTRY: Final = struct.Struct(">BQIQ")  # space, connection, pid, age; then the name
+_CONFIGURED: Final = struct.Struct(">QB")  # after the entries: version of the file, newcomer
 
 
 class Kind(IntEnum):
@@ -90,6 +91,8 @@ class ProcessList(NamedTuple):
     ring: RingId
     age: int  # highest age the originator knows
     entries: tuple[tuple[GroupKey, int, int, int], ...]  # group, connection, pid, age
+    config_version: int = 0  # of the originator's configuration; 0 has none, and is not told
+    newcomer: bool = False  # the originator has finished no round with another node yet
 
 
 GroupMessage = GroupJoin | GroupLeave | GroupMulticast | ProcessList
@@ -124,6 +127,8 @@ def encode_list(m: ProcessList) -> bytes:
     ]
     for group, connection, pid, age in m.entries:
         parts += (_ENTRY.pack(group.space, connection, pid, age), _name(group.name))
+    if m.config_version:
+        parts.append(_CONFIGURED.pack(m.config_version, m.newcomer))
     return b"".join(parts)
 
 
@@ -173,9 +178,13 @@ def _decode_list(data: bytes | memoryview) -> ProcessList:
             raise GroupDecodeError("process list: an entry is of an age the sender does not know")
         name, offset = _read_name(data, offset + _ENTRY.size)
         entries.append((GroupKey(Space(space), name), connection, pid, entry_age))
-    if offset != len(data):
+    ring = RingId(seq, representative)
+    if offset == len(data):
+        return ProcessList(ring, age, tuple(entries))
+    config_version, newcomer = _CONFIGURED.unpack_from(data, offset)
+    if offset + _CONFIGURED.size != len(data) or not config_version or newcomer > 1:
         raise GroupDecodeError("process list: surplus bytes")
-    return ProcessList(RingId(seq, representative), age, tuple(entries))
+    return ProcessList(ring, age, tuple(entries), config_version, bool(newcomer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +200,14 @@ class GroupView:
     left_keys: tuple[Key, ...]
 
 
+class Outdated(NamedTuple):
+    """Who came with an older configuration than another node of the ring has."""
+
+    node_id: int
+    config_version: int
+    highest: int
+
+
 @dataclass(slots=True)
 class _Round:
     ring: RingId
@@ -199,13 +216,21 @@ class _Round:
 
 
 class Groups:
-    """The table of one node."""
+    """The table of one node.
 
-    def __init__(self, node_id: int) -> None:
+    Args:
+        node_id: of this node.
+        config_version: of its configuration; 0 has none and is never outdated.
+    """
+
+    def __init__(self, node_id: int, config_version: int = 0) -> None:
         self.me: Final = node_id
+        self.outdated: tuple[Outdated, ...] = ()  # newcomers that the last round kept out
         self.ring = RingId(0, 0)  # of the last finished round
         self.nodes: tuple[int, ...] = (node_id,)
         self.groups: dict[GroupKey, dict[Key, Entry]] = {}
+        self._config_version: Final = config_version
+        self._newcomer = True
         self._age = 0
         self._number = VANISHED
         self._shared = {node_id}  # nodes with us in every hop since the last finished round
@@ -232,17 +257,38 @@ class Groups:
             for key, entry in sorted(entries.items())
             if key.node_id == self.me
         ]
-        return encode_list(ProcessList(ring, self._age, tuple(mine)))
+        told = ProcessList(ring, self._age, tuple(mine), self._config_version, self._newcomer)
+        return encode_list(told)
 
     def process_list(self, originator: int, message: ProcessList) -> list[GroupView] | None:
-        """Take one node's part of the round; when it was the last one, return the changes."""
+        """Take one node's part of the round; when it was the last one, return the changes.
+
+        A newcomer with an outdated configuration does not come in: what it told counts as
+        nothing, at all nodes alike, and for itself the round has no end.
+        """
         current = self._round
         if current is None or message.ring != current.ring or originator not in current.members:
             return None
         current.lists[originator] = message
         if len(current.lists) < len(current.members):
             return None
+        self._keep_out_outdated(current)
+        if any(outdated.node_id == self.me for outdated in self.outdated):
+            self._round = None
+            return None
         return self._finish(current)
+
+    def _keep_out_outdated(self, current: _Round) -> None:
+        lists = current.lists
+        highest = max(message.config_version for message in lists.values())
+        self.outdated = tuple(
+            Outdated(node, m.config_version, highest)
+            for node, m in sorted(lists.items())
+            if m.newcomer and 0 < m.config_version < highest
+        )
+        for outdated in self.outdated:
+            node = outdated.node_id
+            lists[node] = lists[node]._replace(entries=())
 
     def missing(self) -> tuple[int, ...]:
         """Return the members that have not told their part of the round that runs."""
@@ -255,6 +301,7 @@ class Groups:
         self._round = None
         self.ring = current.ring
         self.rounds_finished += 1
+        self._newcomer = self._newcomer and len(current.members) == 1
         views = self._remove(
             {n for n in self.nodes if n not in self._shared}, Reason.NODEDOWN, NODE_DOWN
         )

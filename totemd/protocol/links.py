@@ -52,6 +52,7 @@ class LinkParameters:
     timeout_ns: int = 500 * MS  # no answer at all for so long: down; over the interval
     count: int = 2  # answers in a row of each kind before a link is up
     probe_size_max: int = 1428  # bytes of a message that fills the MTU
+    node_id: int = 0  # of this node
 
     @property
     def count_links(self) -> int:

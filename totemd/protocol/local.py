@@ -80,6 +80,7 @@ class Attached:
     history: bytes
     index: int
     resumed: bool
+    pid: int = 0  # of the process, as other members are told it; 0: a seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,20 @@ class EvsDelivered:
     payload: bytes | memoryview
 
 
+@dataclass(slots=True)
+class EvsDeliveredOwn:
+    """In the place of an `EvsDelivered`: the client's own multicast ``request``, which it kept."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvsPassed:
+    """All multicasts of the client up to ``request`` have had their turn in the total order."""
+
+    request: int
+
+
 @dataclass(frozen=True, slots=True)
 class RingChanged:
     """A new ring is installed and its groups are known."""
@@ -173,12 +188,13 @@ RareEvent: TypeAlias = (
     | Done
     | Accepted
     | View
+    | EvsPassed
     | RingChanged
     | Configuration
     | CaughtUp
     | SnapshotWanted
 )
-Event: TypeAlias = Delivered | DeliveredOwn | EvsDelivered | RareEvent
+Event: TypeAlias = Delivered | DeliveredOwn | EvsDelivered | EvsDeliveredOwn | RareEvent
 
 
 @dataclass(slots=True)

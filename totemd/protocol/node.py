@@ -17,6 +17,7 @@ from totemd.protocol.effects import (
     Configuration,
     ConfigurationKind,
     Deliver,
+    KeptOut,
     Moved,
     Multicast,
     Noted,
@@ -77,7 +78,7 @@ CONNECTIONS_MAX: Final = 1000
 HISTORY: Final = struct.Struct(">QII")  # boot epoch, node, counter
 
 Effect: TypeAlias = (
-    Multicast | Unicast | Persist | Moved | Noted | Retired | Configuration | Tell | Drop
+    Multicast | Unicast | Persist | Moved | Noted | KeptOut | Retired | Configuration | Tell | Drop
 )
 
 
@@ -127,6 +128,7 @@ class Node:
         payload_size_max: bytes of one frame.
         limits: bounds of seats.
         payload_sizes: smaller ones, for a network that loses frames; the largest first.
+        config_version: of the configuration; 0 has none.
     """
 
     def __init__(
@@ -138,12 +140,13 @@ class Node:
         payload_size_max: int,
         limits: SeatLimits,
         payload_sizes: tuple[int, ...] = (),
+        config_version: int = 0,
     ) -> None:
         self.packer: Final = Packer(payload_size_max, payload_sizes)
         self.ring: Final = Ring(
             parameters, node_id, boot_epoch, stored_ring_seq, boot_epoch, self.packer
         )
-        self.groups: Final = Groups(node_id)
+        self.groups: Final = Groups(node_id, config_version)
         self.evs: Final = Evs()
         self.assembler: Final = Assembler()
         self.stats: Final = NodeStats()
@@ -161,6 +164,7 @@ class Node:
         self._booted = False
         self._now_ns = 0
         self._queued = False
+        self._kept_out = False
         self._out: list[Effect] = []
 
     # The ring
@@ -251,7 +255,7 @@ class Node:
     def attach_process(self, connection: ConnectionId, pid: int, now_ns: int) -> list[Effect]:
         """Open a connection of an application."""
         self._connections[connection] = _Connection(connection, pid)
-        self._tell(connection, Attached(b"", 0, resumed=False))
+        self._tell(connection, Attached(b"", 0, resumed=False, pid=pid))
         if self.groups.rounds_finished:
             now = RingChanged(self.groups.ring, self.groups.nodes, current=True)
             self._tell(connection, now)
@@ -420,11 +424,13 @@ class Node:
 
     # EVS
 
-    def attach_evs(self, connection: ConnectionId, pid: int, now_ns: int) -> list[Effect]:
-        """Open a connection of an EVS client."""
+    def attach_evs(
+        self, connection: ConnectionId, pid: int, now_ns: int, *, keeps: bool = False
+    ) -> list[Effect]:
+        """Open a connection of an EVS client; see `Evs.attach`."""
         self._connections[connection] = _Connection(connection, pid)
-        self._tell(connection, Attached(b"", 0, resumed=False))
-        self._out += self.evs.attach(connection)
+        self._tell(connection, Attached(b"", 0, resumed=False, pid=pid))
+        self._out += self.evs.attach(connection, keeps=keeps)
         return self._step([], now_ns)
 
     def evs_join(
@@ -454,11 +460,16 @@ class Node:
         c = self._connections[connection]
         rule = self.evs.multicast_rule(connection, keys, payload) or self._window_rule(c, payload)
         if rule is None:
-            message = encode_evs(EvsMulticast(guarantee, keys, payload))
+            serial = self.evs.sent(connection, request)
+            message = encode_evs(EvsMulticast(guarantee, keys, payload, serial))
             self._submit(c, request, guarantee, message, len(payload))
         else:
             self._refuse_multicast(c, request, rule)
         return self._step([], now_ns)
+
+    def evs_clients(self) -> tuple[tuple[int, tuple[bytes, ...]], ...]:
+        """Return the EVS clients of this node: the pid of each, and the keys it has joined."""
+        return tuple((self._connections[c].pid, keys) for c, keys in self.evs.clients())
 
     # All connections
 
@@ -524,7 +535,10 @@ class Node:
         while self._queued:
             self._queued = False
             self._absorb(self.ring.submitted(now_ns))
+        if self._kept_out:
+            self._absorb(self.ring.leave(now_ns))
         self._report_sent()
+        self._out += self.evs.passed()
         out = self._out
         self._out = []
         return out
@@ -571,13 +585,11 @@ class Node:
             if view is not None:
                 self._show(view)
         elif type(message) is ProcessList:
-            views = self.groups.process_list(originator, message)
-            if views is not None:
-                self._round_finished(views)
+            self._process_list(originator, message)
 
     def _deliver_evs(self, originator: int, data: bytes | memoryview) -> None:
         try:
-            self._out += self.evs.deliver(originator, data)
+            self._out += self.evs.deliver(originator, data, own=originator == self.me)
         except EvsDecodeError:
             self.stats.messages_malformed += 1
         else:
@@ -653,6 +665,21 @@ class Node:
             self._receivers.pop(group, None)
         if type(receiver) is _Connection:
             receiver.membership, receiver.group = Membership.NONE, None
+
+    def _process_list(self, originator: int, message: ProcessList) -> None:
+        views = self.groups.process_list(originator, message)
+        if views is not None:
+            for node_id, version, highest in self.groups.outdated:
+                fields = {"node": node_id, "config_version": version, "highest": highest}
+                noted = tuple((key, str(value)) for key, value in fields.items())
+                self._emit(Noted("config_version_outdated", noted))
+            self._round_finished(views)
+            return
+        mine = [o for o in self.groups.outdated if o.node_id == self.me]
+        if mine and not self._kept_out:
+            self._kept_out = True
+            self._sync_until_ns = None
+            self._emit(KeptOut(mine[0].config_version, mine[0].highest))
 
     def _round_finished(self, views: list[GroupView]) -> None:
         self._sync_until_ns = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,8 @@ class EvsConnection(PortConnection):
         self.first: ConfigurationChange | None = None  # before any is delivered
         self._joined: Final[dict[bytes, None]] = {}
         self._joined_keys = b""  # of all of them
+        self._keeps = False  # a totemd that is older sends everything back whole
+        self._unordered: Final[deque[tuple[int, list[bytes]]]] = deque()  # request, bundle
 
     def _outcome(self) -> None:
         """Open only once the first configuration is here: the membership is always known."""
@@ -167,16 +170,38 @@ class EvsConnection(PortConnection):
     def _multicast_message(
         self, request: int, target: Target, bundle: list[bytes], data: bytes
     ) -> Any:
+        if self._keeps:
+            self._unordered.append((request, bundle))
         return wire.EvsMulticast(request, target.guarantee, target.keys, data)
+
+    def _forget_sent(self) -> None:
+        self._unordered.clear()
+
+    def _ordered(self, request: int) -> list[bytes]:
+        """Forget what was sent up to a request; return the bundle of that one."""
+        bundle: list[bytes] = []
+        with self._lock:
+            while self._unordered and self._unordered[0][0] <= request:
+                _number, bundle = self._unordered.popleft()
+        return bundle
+
+    def _deliver(self, node_id: int, bundle: list[bytes]) -> None:
+        self._event([Delivery(node_id, one) for one in bundle], sum(map(len, bundle)))
 
     def _message(self, message: Any) -> None:
         match message:
             case wire.EvsDelivered(node_id, payload):
                 try:
-                    bundle = unpack_bundle(payload)
+                    self._deliver(node_id, unpack_bundle(payload))
                 except DecodeError:
                     return  # sent by something that is not this library
-                self._event([Delivery(node_id, one) for one in bundle], sum(map(len, bundle)))
+            case wire.EvsDeliveredOwn(request):
+                self._deliver(self.node_id, self._ordered(request))
+            case wire.EvsPassed(request):
+                self._ordered(request)
+            case wire.Attached():
+                self._keeps = message.version >= wire.VERSION_EVS_KEEPS
+                super()._message(message)
             case wire.Configuration(kind, ring, members, left, joined):
                 change = ConfigurationChange(kind, ring, members, left, joined)
                 if self.first is None:

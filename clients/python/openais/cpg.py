@@ -129,6 +129,11 @@ class Cpg(GroupClient):
                 if self._totem_confchg is not None:
                     self._totem_confchg(event)
 
+    @property
+    def local_address(self) -> Address:
+        """Node and pid of this process, as all members are told them."""
+        return self._connection.address
+
     def join(self, group: str | bytes, timeout: float = TIMEOUT_S) -> None:
         """Join a group; membership begins with the change that lists this process.
 

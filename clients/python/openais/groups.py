@@ -120,6 +120,7 @@ class GroupConnection(PortConnection):
         super().__init__(run_dir, event, lost, rejoin=rejoin)
         self.ring: RingChange | None = None
         self._tell_ring = tell_ring
+        self._pid = os.getpid()
         self._membership = Membership.NONE
         self._group = b""
         self._join = (0, b"")  # the newest request, and the group
@@ -270,6 +271,10 @@ class GroupConnection(PortConnection):
                 self._deliver(node_id, pid, payload)
             case wire.DeliveredOwn(_, request):
                 self._deliver_own(request)
+            case wire.Attached():
+                if message.pid != wire.PID_NOT_TOLD:
+                    self._pid = message.pid
+                super()._message(message)
             case wire.View():
                 self._view(message)
             case wire.RingChanged(ring, nodes, current):
@@ -294,8 +299,8 @@ class GroupConnection(PortConnection):
             while self._undelivered and self._undelivered[0][0] <= request:
                 _number, bundle = self._undelivered.popleft()
         if isinstance(bundle, bytes):
-            bundle = self._part_of(self._me, bundle)
-        self._pass(self._me, bundle)
+            bundle = self._part_of(self.address, bundle)
+        self._pass(self.address, bundle)
 
     def _pass(self, sender: Address, bundle: list[bytes]) -> None:
         group = decode_name(self._group)
@@ -314,7 +319,7 @@ class GroupConnection(PortConnection):
             return []
         if message is None:
             return []
-        if sender == self._me:
+        if sender == self.address:
             self._sent_large(part.number, Status.OK)
         return [message]
 
@@ -324,11 +329,15 @@ class GroupConnection(PortConnection):
             sending.end(status)
 
     @property
-    def _me(self) -> Address:
-        return Address(self.node_id, os.getpid())
+    def address(self) -> Address:
+        """This process as members are told it: the pid is the one that totemd sees.
+
+        In a namespace of its own a process has another pid for itself.
+        """
+        return Address(self.node_id, self._pid)
 
     def _view(self, view: wire.View) -> None:
-        me = self._me
+        me = self.address
         joined = any((c.member.node_id, c.member.pid) == (me.node_id, me.pid) for c in view.joined)
         left = any((c.member.node_id, c.member.pid) == (me.node_id, me.pid) for c in view.left)
         self._sent_large(self._assembly.changed(me), Status.ERR_INTERRUPT)
@@ -355,7 +364,7 @@ class GroupConnection(PortConnection):
             self._event([self.ring], 0)
 
     def _fail(self, status: Status, reason: str) -> None:
-        self._assembly.changed(self._me)
+        self._assembly.changed(self.address)
         if self._sending is not None:
             self._sending.end(status)
         super()._fail(status, reason)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openais import errors
-from openais.configurations import EvsConnection
+from openais.configurations import Delivery, EvsConnection
 from openais.groups import Address, Event, GroupConnection, Membership
 from openais.portconnection import QUEUED_MESSAGES_MAX
 from openais.wire import port as wire
@@ -26,12 +26,17 @@ RING = RingId(8, 1)
 class Told:
     """A connection and what it told, or lost."""
 
-    def __init__(self, directory: Path, kind: type[Any] = GroupConnection) -> None:
-        self.events: list[Event] = []
+    def __init__(
+        self,
+        directory: Path,
+        kind: type[Any] = GroupConnection,
+        version: int = wire.VERSION,
+    ) -> None:
+        self.events: list[Any] = []
         self.lost = 0
         self.connection: Any = kind(directory, self._take, self._gone, rejoin=False)
         self.connection.connected()
-        self.say(wire.Attached(NODE, b"", 0, False, 8, 1 << 20, wire.VERSION))  # noqa: FBT003
+        self.say(wire.Attached(NODE, b"", 0, False, 8, 1 << 20, version))  # noqa: FBT003
 
     def _take(self, events: Sequence[Event], _size: int) -> None:
         self.events += events
@@ -129,8 +134,8 @@ def test_what_waits_is_bundled_by_its_guarantee_in_order(tmp_path: Path) -> None
         (Guarantee.SAFE, pack_bundle([b"3"])),
     ]
     told.say(*[wire.DeliveredOwn(1, n) for n in requests], wire.Accepted(requests[-1]))
-    assert [e.payload for e in told.events[-3:]] == [b"1", b"2", b"3"]  # type: ignore[union-attr]
-    assert told.events[-1].sender == Address(NODE, os.getpid())  # type: ignore[union-attr]
+    assert [e.payload for e in told.events[-3:]] == [b"1", b"2", b"3"]
+    assert told.events[-1].sender == Address(NODE, os.getpid())
     assert [bytes(m.payload) for m in told.sent()] == [pack_bundle([b"4"])]
 
 
@@ -146,6 +151,50 @@ def test_evs_bundles_by_guarantee_and_groups(tmp_path: Path) -> None:
         (32, pack_bundle([b"1", b"2"])),
         (64, pack_bundle([b"3"])),
     ]
+
+
+def test_a_process_knows_itself_by_the_pid_that_totemd_sees(tmp_path: Path) -> None:
+    # In a pid namespace of its own it is another pid for itself.
+    told = Told(tmp_path)
+    told.say(wire.Attached(NODE, b"", 0, False, 8, 1 << 20, wire.VERSION, 77_777))  # noqa: FBT003
+    assert told.connection.address == Address(NODE, 77_777)
+    told.ask_to_join(b"g")
+    seen = wire.Member(NODE, 77_777, 1)
+    change = wire.Change(seen, Reason.JOIN)
+    told.say(wire.View(1, b"g", RING, 5, (seen,), (), (change,)))
+    assert told.state() is Membership.JOINED
+
+
+def test_a_totemd_that_tells_no_pid_is_believed_to_see_the_same(tmp_path: Path) -> None:
+    assert Told(tmp_path).connection.address == Address(NODE, os.getpid())
+
+
+def evs_told(tmp_path: Path, version: int) -> Told:
+    told = Told(tmp_path, EvsConnection, version)
+    told.say(wire.Configuration(ConfigurationKind.REGULAR, RING, (NODE,), (), ()))
+    for guarantee in (Guarantee.AGREED, Guarantee.SAFE, Guarantee.AGREED):
+        told.connection.multicast_groups(guarantee, ["a"], b"%d" % guarantee)
+    return told
+
+
+def test_evs_takes_its_own_messages_from_what_it_kept(tmp_path: Path) -> None:
+    told = evs_told(tmp_path, wire.VERSION)
+    _attach, *sent = told.sent()
+    first, second = (m.request for m in sent)
+    told.say(wire.EvsDeliveredOwn(first), wire.EvsPassed(second), wire.Accepted(second))
+    assert told.events[1:] == [Delivery(NODE, b"2")]
+    (third,) = told.sent()
+    told.say(wire.EvsDeliveredOwn(third.request))
+    assert told.events[1:] == [Delivery(NODE, b"2"), Delivery(NODE, b"2")]
+    assert not told.connection._unordered
+
+
+def test_evs_keeps_nothing_for_a_totemd_that_sends_everything_back(tmp_path: Path) -> None:
+    told = evs_told(tmp_path, wire.VERSION_EVS_KEEPS - 1)
+    _attach, first, _second = told.sent()
+    assert not told.connection._unordered
+    told.say(wire.EvsDelivered(NODE, first.payload))
+    assert told.events[1:] == [Delivery(NODE, b"2")]
 
 
 def test_a_refused_multicast_ends_the_connection_with_the_reason(tmp_path: Path) -> None:

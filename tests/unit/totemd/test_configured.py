@@ -103,10 +103,13 @@ def test_two_interfaces_are_two_links_with_ports_groups_and_peers_of_their_own(
 
 
 @pytest.mark.parametrize("mode", ["passive", "active"])
-def test_one_interface_is_never_probed_whatever_the_mode(tmp_path: Path, mode: str) -> None:
+def test_one_interface_is_not_probed_all_the_time_whatever_the_mode(
+    tmp_path: Path, mode: str
+) -> None:
     links = link_parameters(loaded(tmp_path, in_totem(f"rrp_mode: {mode}")))
     assert links.mode is Mode.NONE
 
 
 def test_a_file_that_says_nothing_gives_the_links_own_defaults(tmp_path: Path) -> None:
-    assert link_parameters(loaded(tmp_path, MINIMAL)) == LinkParameters()
+    config = loaded(tmp_path, MINIMAL)
+    assert link_parameters(config) == LinkParameters(node_id=config.totem.node_id)

@@ -45,6 +45,11 @@ class Cpg(GroupClient[Event]):
             run_dir, self._push, self._end, rejoin=rejoin, tell_ring=bool(tell_ring)
         )
 
+    @property
+    def local_address(self) -> Address:
+        """Node and pid of this process, as all members are told them."""
+        return self._connection.address
+
     async def join(self, group: str | bytes) -> None:
         """Join a group; see `openais.cpg.Cpg.join`."""
         name = encode_name(group)

@@ -8,9 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from openais import status as ask
-from openais.cli import table
-from openais.node import paths
+from openais.cli import table, totemd
 from openais.wire import port
 
 FAILED: Final = 1
@@ -18,14 +16,9 @@ CANNOT_CONNECT: Final = 3
 POLL_S: Final = 0.1
 
 
-def _run_dir(options: argparse.Namespace) -> Path:
-    given: Path | None = options.run_dir
-    return paths.run_dir() if given is None else given
-
-
 def status(options: argparse.Namespace) -> int:
     """Show which keys a node sends under and accepts."""
-    document = _keys(_run_dir(options), "status")
+    document = _keys(totemd.run_dir(options), "status")
     if document is None:
         return CANNOT_CONNECT
     rows = [
@@ -49,14 +42,11 @@ def retire(options: argparse.Namespace) -> int:
 
 
 def _change(options: argparse.Namespace, command: str, request: object) -> int:
-    run_dir = _run_dir(options)
+    run_dir = totemd.run_dir(options)
     before = _keys(run_dir, command)
     if before is None:
         return CANNOT_CONNECT
-    answer = ask.request(run_dir, request)
-    if not isinstance(answer, port.Done):
-        reason = answer.reason if isinstance(answer, port.Refused) else "totemd does not answer"
-        sys.stderr.write(f"openais key {command}: {reason}\n")
+    if not totemd.order(run_dir, request, f"key {command}"):
         return FAILED
     end = time.monotonic() + options.wait
     while time.monotonic() < end:
@@ -94,9 +84,8 @@ def _report(command: str, now: dict[str, Any]) -> int:
 
 
 def _keys(run_dir: Path, command: str) -> dict[str, Any] | None:
-    document = ask.query(run_dir, ask.TOTEMD)
+    document = totemd.status(run_dir, f"key {command}")
     if document is None:
-        sys.stderr.write(f"openais key {command}: totemd does not answer in {run_dir}\n")
         return None
     keys: dict[str, Any] | None = document["keys"]
     if keys is None:

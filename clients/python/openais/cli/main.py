@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from openais import __version__
-from openais.cli import ckpt, cluster, config, key
+from openais.cli import ckpt, cluster, config, key, ring
 from openais.errors import AisError, TryAgainError
 from openais.node import paths
 from openais.node.program import absolute
@@ -55,12 +55,28 @@ def _local_cluster(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="openais", description=__doc__)
     parser.add_argument("--version", action="version", version=f"openais {__version__}")
-    rooms = parser.add_subparsers(dest="room", required=True, metavar="cluster|ckpt|config|key")
+    rooms = parser.add_subparsers(
+        dest="room", required=True, metavar="cluster|ckpt|config|key|ring"
+    )
     _cluster(rooms.add_parser("cluster", help="up, down, status of a cluster"))
     _ckpt(rooms.add_parser("ckpt", help="look into checkpoints"))
     _config(rooms.add_parser("config", help="check and show openais.conf"))
     _key(rooms.add_parser("key", help="change the key of a running cluster"))
+    _ring(rooms.add_parser("ring", help="have the ring formed anew, nodes taken in again"))
     return parser
+
+
+def _ring(room: argparse.ArgumentParser) -> None:
+    commands = room.add_subparsers(dest="command", required=True, metavar="gather|clear-hold-offs")
+    for name, run, help_text in (
+        ("gather", ring.gather, "form the ring anew, with the nodes that are there"),
+        ("clear-hold-offs", ring.clear_hold_offs, "merge at once with nodes that came and went"),
+    ):
+        one = commands.add_parser(name, help=help_text)
+        one.add_argument("--run-dir", type=Path, help="of a node; else OPENAIS_RUN_DIR, /run/ais")
+        if name == "gather":
+            one.add_argument("--wait", type=float, default=30.0, help="seconds; 30")
+        one.set_defaults(run=run)
 
 
 def _key(room: argparse.ArgumentParser) -> None:

@@ -11,6 +11,8 @@ from typing import Final, TypeAlias
 
 import zmq
 
+_POLLIN: Final = int(zmq.POLLIN)  # the operators of enumerations are slow
+
 Item: TypeAlias = "int | zmq.Socket[bytes]"
 
 
@@ -38,15 +40,16 @@ class Poller:
     def poll(self, timeout_ms: int) -> list[Item]:
         """Return what is readable; wait for so long at the most."""
         # A socket tells once, and whoever used it may have been told: so each is asked first.
-        ready: list[Item] = [s for s in self._sockets.values() if _readable(s)]
+        ready: list[Item] = [s for s in self._sockets.values() if readable(s)]
         for descriptor, _ in self._epoll.poll(0 if ready else timeout_ms / 1000):
             socket = self._sockets.get(descriptor)
             if socket is None:
                 ready.append(descriptor)
-            elif socket not in ready and _readable(socket):
+            elif socket not in ready and readable(socket):
                 ready.append(socket)
         return ready
 
 
-def _readable(socket: zmq.Socket[bytes]) -> bool:
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+def readable(socket: zmq.Socket[bytes]) -> bool:
+    """Return whether there is something to receive; quiets the socket's descriptor."""
+    return bool(int(socket.get(zmq.EVENTS)) & _POLLIN)

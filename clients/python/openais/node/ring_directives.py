@@ -57,7 +57,9 @@ _IDENTITY: Final = (
         "config_version",
         integer(0, (1 << 64) - 1),
         "0",
-        "number of this version of the file, for tools that distribute it",
+        "number of this version of the file, for tools that distribute it: a node that comes to "
+        "others with a lower number than one of them has is not let in and ends with status 8; "
+        "`0`: no version, fits all",
     ),
     Directive(
         "nodeid",
@@ -286,14 +288,14 @@ _TOKEN: Final = (
     Directive(
         "hold",
         milliseconds(HOLD_MIN_MS, DAY_MS),
-        meaning="an idle ring's representative keeps the token that long; below `token_retransmit`",
+        meaning="the token of an idle ring rests that long; below `token_retransmit`",
         otherwise="0.8 * token_retransmit - 10",
     ),
     Directive(
         "hold_cancel_retry",
         milliseconds(1, DAY_MS),
         "20",
-        "between two requests to the representative to let the token go; at most `hold` is of use",
+        "between two requests to let the token go; at most `hold` is of use",
     ),
     Directive(
         "seqno_unchanged_const",

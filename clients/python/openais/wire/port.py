@@ -15,10 +15,12 @@ from typing import Final
 from openais.wire.codec import Buffer, Table
 from openais.wire.status import Status
 
-VERSION: Final = 3  # since 3: EVS
+VERSION: Final = 4  # since 3: EVS; since 4: RingGather, HoldOffsClear, EvsDeliveredOwn, pids
 VERSION_MIN: Final = 2  # 1 packed payloads into their messages
+VERSION_EVS_KEEPS: Final = 4  # from it on a client of EVS keeps what it multicasts
 
 SOCKET_NAME: Final = "totemd.sock"
+PID_NOT_TOLD: Final = -1  # by a totemd before version 4
 GROUP_NAME_SIZE_MAX: Final = 128  # bytes
 MULTICAST_SIZE_MAX: Final = 1 << 20  # bytes of one multicast payload (a bundle)
 EVS_KEY_SIZE: Final = 32  # bytes of the key of a group; all are compared
@@ -210,6 +212,20 @@ class KeyRetire:
     request: int
 
 
+@dataclass(frozen=True, slots=True)
+class RingGather:
+    """Form the ring anew; answered by `Done` when that has begun, or `Refused`."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOffsClear:
+    """Merge at once with nodes that are held off for flapping; answered by `Done` or `Refused`."""
+
+    request: int
+
+
 # From totemd to a client
 
 
@@ -229,6 +245,7 @@ class Attached:
     window_messages: int  # multicasts that may be outstanding
     window_bytes: int
     version: int
+    pid: int = PID_NOT_TOLD  # of the client as all members are told it; of a seat 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +328,23 @@ class EvsDelivered:
 
 
 @dataclass(frozen=True, slots=True)
+class EvsDeliveredOwn:
+    """EVS. In the place of an `EvsDelivered`: the caller's own multicast ``request``.
+
+    Its payload does not travel back; the caller kept it.
+    """
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvsPassed:
+    """EVS. The caller's multicasts up to ``request`` are ordered, and need not be kept longer."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """EVS. A configuration of the ring, in the total order with the messages.
 
@@ -390,6 +424,8 @@ TABLE: Final = Table(
         12: EvsMulticast,
         13: KeyRotate,
         14: KeyRetire,
+        15: RingGather,
+        16: HoldOffsClear,
         64: Attached,
         65: Refused,
         66: Done,
@@ -405,6 +441,8 @@ TABLE: Final = Table(
         76: DeliveredOwn,
         77: EvsDelivered,
         78: Configuration,
+        79: EvsDeliveredOwn,
+        80: EvsPassed,
     },
     carriers=(Multicast, Delivered, EvsMulticast, EvsDelivered),
 )

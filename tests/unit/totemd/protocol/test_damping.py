@@ -56,3 +56,12 @@ def test_a_ring_that_excludes_nobody_changes_nothing() -> None:
     assert hold_offs.damped(2, 30)
     hold_offs.link_up(2)
     assert not hold_offs.damped(2, 30)
+
+
+def test_who_is_held_off_can_be_told_and_forgotten() -> None:
+    hold_offs = excluded(10, 20)
+    hold_offs.exclude({3}, 20)
+    assert hold_offs.held(20) == (2,)
+    assert hold_offs.held(20 + UNIT) == ()
+    hold_offs.clear_all()
+    assert hold_offs.held(20) == ()

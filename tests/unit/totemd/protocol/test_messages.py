@@ -35,6 +35,7 @@ GROUP_SAMPLES = [
     groups.encode_leave(groups.GroupLeave(GROUP, 7, Reason.LEAVE)),
     groups.encode_multicast(groups.GroupMulticast(GROUP, 7, 3, b"payload")),
     groups.encode_list(groups.ProcessList(RING, 3, ((GROUP, 7, 100, 2),))),
+    groups.encode_list(groups.ProcessList(RING, 3, ((GROUP, 7, 100, 2),), 8, newcomer=True)),
 ]
 
 
@@ -108,7 +109,9 @@ def again(message: groups.GroupMessage) -> bytes:
     return groups.encode_list(message)
 
 
-@pytest.mark.parametrize("data", GROUP_SAMPLES, ids=["join", "leave", "multicast", "list"])
+@pytest.mark.parametrize(
+    "data", GROUP_SAMPLES, ids=["join", "leave", "multicast", "list", "version"]
+)
 def test_a_group_message_survives_the_wire(data: bytes) -> None:
     assert again(groups.decode(data)) == data
 
