@@ -97,7 +97,8 @@ def load(cluster: Cluster, keepers: list[Keeper], rounds: int) -> None:
     senders = {n: cluster.attach(n) for n in NODES}
     for k in range(rounds):
         for n, connection in senders.items():
-            cluster.multicast(n, connection, b"%d:%d:%d:" % (n, connection, k) + bytes(500), 2 + k % 2)
+            label = b"%d:%d:%d:" % (n, connection, k)
+            cluster.multicast(n, connection, label + bytes(500), 2 + k % 2)
         run(cluster, keepers, 5)
 
 
