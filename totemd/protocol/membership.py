@@ -17,6 +17,7 @@ from totemd.protocol.damping import HoldOffs
 from totemd.protocol.effects import Cause, Persist, Retired
 from totemd.protocol.messages import (
     NODES_MAX,
+    POSITION_REACH,
     Commit,
     Entry,
     Join,
@@ -381,8 +382,29 @@ class Membership(Recovery):
         agreed = set(nodes) == self.proc - self.fail and ct.ring.seq > self.ring_id.seq
         if self.now_ns < self.deaf_until_ns:
             return
-        if agreed and ct.index < len(nodes) and nodes[ct.index] == self.me:
+        if not agreed or ct.index == len(nodes) or nodes[ct.index] != self.me:
+            return
+        liars = self._far_from(ct)
+        if liars:
+            self.stats.protocol_errors += 1
+            self.note("protocol_error", what="commit token", nodes=sorted(liars))
+            self.gather_again(Cause.PROTOCOL_ERROR, liars)
+        else:
             self._enter_commit(ct)
+
+    def _far_from(self, ct: Commit) -> frozenset[int]:
+        """Return who claims a position in the ring of this node that a commit token cannot tell.
+
+        No ring is so long that its members are so far apart: the file of ring numbers of one is
+        lost, or it is broken.
+        """
+        mine = self.old.aru
+        return frozenset(
+            e.node
+            for e in ct.entries
+            if e.old_ring == self.installed_ring
+            and max(abs(e.old_aru - mine), abs(e.high_delivered - mine)) > POSITION_REACH // 2
+        )
 
     def on_commit_commit(self, ct: Commit) -> None:
         """The second pass: everybody has filled in."""
