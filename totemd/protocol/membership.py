@@ -11,9 +11,7 @@ from totemd.protocol.core import (
     OPERATIONAL,
     RECOVERY,
     RING_SEQ_STEP,
-    FrameSource,
 )
-from totemd.protocol.damping import HoldOffs
 from totemd.protocol.effects import Cause, Persist, Retired
 from totemd.protocol.messages import (
     NODES_MAX,
@@ -26,7 +24,6 @@ from totemd.protocol.messages import (
     RingId,
     Token,
 )
-from totemd.protocol.parameters import RingParameters
 from totemd.protocol.recovery import Recovery
 from totemd.protocol.timers import Timer
 
@@ -45,30 +42,6 @@ GRACE: Final = 4  # times as long as it was late a verdict is put off, once
 
 class Membership(Recovery):
     """The GATHER and COMMIT states."""
-
-    def __init__(
-        self,
-        parameters: RingParameters,
-        node_id: int,
-        boot_epoch: int,
-        stored_ring_seq: int,
-        seed: int,
-        source: FrameSource,
-    ) -> None:
-        super().__init__(parameters, node_id, boot_epoch, stored_ring_seq, seed, source)
-        unit_ns = parameters.token_ns + parameters.consensus_ns
-        self.hold_offs: Final = HoldOffs(unit_ns, parameters.flap_max_ns)
-        self.agreed_on: Final = parameters.agreed_on()
-        self.reaching: Final[set[int]] = set()  # of whom anything came since gathering began
-        self.hears_me: Final[set[int]] = set()  # who listed this node in its newest join
-        self.timed_out_ns = 0
-        self.timed_out_in_a_row = 0
-        # Nodes that fail each other begin no ring at once: while the joins that led to it are on
-        # the way, each new ring would break again, and the joins never end.
-        self.accused_until_ns = 0
-        # What waited for a node that overslept is of a membership that is gone: what others
-        # proposed then, taken for what they propose now, would set everybody against everybody.
-        self.deaf_until_ns = 0
 
     def gather(self, cause: Cause, failing: frozenset[int] = frozenset()) -> None:
         """Leave the ring, or begin again: propose a membership.
