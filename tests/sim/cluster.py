@@ -47,7 +47,7 @@ from totemd.protocol.seats import SeatLimits
 
 PAYLOAD_SIZE_MAX = 1300
 GROUP = b"simulated"
-PID_BASE: Final = 100
+PIDS_PER_LIFE: Final = 10_000  # so that a pid tells the incarnation of its node
 DATAGRAM_SIZE: Final = 1000  # bytes of a sealed one: most frames are a block of two
 STEPS_MAX: Final = 5_000_000
 CHECK_EVERY: Final = 64  # events between two looks at all invariants of a core
@@ -226,7 +226,7 @@ class Cluster:
         host = self.running[address]
         host.connections += 1
         connection = ConnectionId(host.connections)
-        pid = pid or PID_BASE + connection
+        pid = pid or host.life.epoch * PIDS_PER_LIFE + connection
         local_ns = host.clock.local_ns(self.now_ns)
         self._step(host, host.node.attach_process(connection, pid, local_ns))
         if join is not None:
@@ -341,7 +341,7 @@ class Cluster:
     def _datagrams(self, host: Host, message: Message, *, multicast: bool) -> list[Datagram]:
         host.packets += 1
         self.invariants.sent(message)
-        data = encode(message)
+        data = encode(host.said(message, self.parameters.seq_base))
         self._crc = zlib.crc32(data, self._crc)
         life = host.life
         order = (life.epoch, host.packets)

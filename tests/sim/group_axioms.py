@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.sim.axioms import History, Violation
-from tests.sim.trace import REGULAR, SAFE, UNKNOWN, Ended, Installed, Life
+from tests.sim.trace import REGULAR, SAFE, UNKNOWN, Ended, Installed, Life, stays
 from totemd.protocol import groups, packing
 from totemd.protocol.local import (
     Accepted,
@@ -337,13 +337,63 @@ def c7(h: GroupHistory) -> Iterator[Violation]:
                 yield _broken("C7", client, f"order of reasons {order}", span.installed.ring)
 
 
+def c8(h: GroupHistory) -> Iterator[Violation]:
+    """A finished round is told to every client, once, with the ring and its members."""
+    for client in h.clients:
+        installed = {stay.ring: stay.installed for stay in stays(client.life)}
+        for k, event in enumerate(client.events):
+            if isinstance(event, RingChanged):
+                known = installed.get(event.ring)
+                if known is None or known.members != event.nodes:
+                    yield _broken("C8", client, f"{event} of {known}", event.ring)
+                if event.current and k > 1:
+                    yield _broken("C8", client, "an old ring is told late", event.ring)
+    for life in h.ring.lives:
+        mine = [c for c in h.clients if c.life is life and c.connection not in life.closed]
+        told = {c.connection: [s for s in c.spans[1:] if s.finished is not None] for c in mine}
+        for ring in {s.installed.ring for some in told.values() for s in some}:
+            for client in mine:
+                there = ring in {s.installed.ring for s in client.spans[1:]}
+                if there and ring not in {s.installed.ring for s in told[client.connection]}:
+                    yield _broken("C8", client, "was not told of the ring", ring)
+
+
+def _rounds(client: Client) -> Iterator[tuple[Span, frozenset[int]]]:
+    """Yield each finished round with the nodes that came along in every hop since the last."""
+    shared: frozenset[int] | None = None
+    for span in client.spans:
+        if span.finished is not None and shared is not None:
+            yield span, shared
+        if span.finished is not None:
+            shared = frozenset(span.installed.members)
+        if span.change is not None and shared is not None:
+            shared &= frozenset(span.change.members)
+
+
+def c9(h: GroupHistory) -> Iterator[Violation]:
+    """Only whose node did not come along comes up."""
+    for client in h.clients:
+        for span, shared in _rounds(client):
+            up = {
+                c.member
+                for e in span.round
+                if isinstance(e, View)
+                for c in e.joined
+                if c.reason is Reason.NODEUP and c.member.node_id in shared
+            }
+            if up:
+                what = f"nodes up {sorted(up)}, but {sorted(shared)} came along"
+                yield _broken("C9", client, what, span.installed.ring)
+
+
 def c10(h: GroupHistory) -> Iterator[Violation]:
     """Whose node did not come along goes down, and only they."""
     for client in h.clients:
-        shared: set[int] | None = None  # nodes with us in every hop since the last round
+        rounds = {id(span): shared for span, shared in _rounds(client)}
         members: dict[bytes, set[Member]] = {}
         for span in client.spans:
-            if span.finished is not None and shared is not None:
+            shared = rounds.get(id(span))
+            if shared is not None:
                 down = {
                     c.member
                     for e in span.round
@@ -360,10 +410,28 @@ def c10(h: GroupHistory) -> Iterator[Violation]:
                     members[event.group] = set(event.members)
                     if any(_is(client, c.member) for c in event.left):
                         members.pop(event.group)
-            if span.finished is not None:
-                shared = set(span.installed.members)
-            if span.change is not None and shared is not None:
-                shared &= set(span.change.members)
+
+
+def c11(h: GroupHistory) -> Iterator[Violation]:
+    """A node that started again is down before its new processes come; it did not lose some."""
+    owners: dict[tuple[int, int], list[tuple[Life, ConnectionId]]] = defaultdict(list)
+    for life in h.ring.lives:
+        for connection, pid in life.pids.items():
+            owners[life.node_id, pid].append((life, connection))
+    owner = {key: some[0] for key, some in owners.items() if len(some) == 1}
+    for client, _, view in h.views():
+        epochs: dict[int, set[int]] = defaultdict(set)
+        for m in view.members:
+            if (m.node_id, m.pid) in owner:
+                epochs[m.node_id].add(owner[m.node_id, m.pid][0].epoch)
+        for node_id, some in epochs.items():
+            if len(some) > 1:
+                what = f"node {node_id} has processes of {len(some)} lives: {view.members}"
+                yield _broken("C11", client, what, view.ring)
+        for c in view.left:
+            left = owner.get((c.member.node_id, c.member.pid))
+            if c.reason is Reason.PROCDOWN and left and left[1] not in left[0].closed:
+                yield _broken("C11", client, f"{c.member} did not die alone", view.ring)
 
 
 def c12(h: GroupHistory) -> Iterator[Violation]:
@@ -480,7 +548,10 @@ RULES: Final[dict[str, Rule]] = {
     "C5": c5,
     "C6": c6,
     "C7": c7,
+    "C8": c8,
+    "C9": c9,
     "C10": c10,
+    "C11": c11,
     "C12": c12,
     "D10": d10,
     "Y1": y1,

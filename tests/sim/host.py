@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from tests.sim.trace import REGULAR, UNKNOWN, Got, Installed, Life, Originated
 from totemd import seal
 from totemd.protocol.effects import Configuration, Deliver, Effect, Moved, Multicast, Persist
 from totemd.protocol.local import ConnectionId
-from totemd.protocol.messages import ENCAPSULATED, Data, RingId, decode
+from totemd.protocol.messages import ENCAPSULATED, Commit, Data, Message, RingId, decode
 from totemd.protocol.node import Node
 from totemd.protocol.ring import Ring
 
@@ -99,6 +100,8 @@ class Host:
         self.data_inbox: Final[deque[Datagram]] = deque()
         self.token_inbox: Final[deque[Datagram]] = deque()
         self.tokens_to_drop = 0
+        self.mute_until_ns = 0  # until then it serves the token and has nothing to say
+        self.lie_until_ns = 0  # until then it claims to have nothing of its ring
         self.sealer: seal.Sealer | None = None
         self.opener: seal.Opener | None = None
         self._now: Final = now
@@ -108,6 +111,8 @@ class Host:
         self.installed: Installed
         ring: Any = node.ring
         door: Any = node
+        packer: Any = node.packer
+        packer.next_frame = partial(self._next_frame, node.packer.next_frame)
         door.attach_process = partial(self._attached, node.attach_process)
         door.detach = partial(self._closed, node.detach)
         door.disconnected = partial(self._closed, node.disconnected)
@@ -131,6 +136,22 @@ class Host:
     def waiting(self) -> bool:
         """True: something waits in a socket."""
         return bool(self.data_inbox or self.token_inbox)
+
+    def _next_frame(
+        self, method: Callable[[], tuple[int, bytes] | None]
+    ) -> tuple[int, bytes] | None:
+        return None if self._now() < self.mute_until_ns else method()
+
+    def said(self, message: Message, base: int) -> Message:
+        """Return what a member sends for a message of its core: the same, unless it lies."""
+        if type(message) is not Commit or self._now() >= self.lie_until_ns:
+            return message
+        me = self.life.node_id
+        entries = tuple(
+            replace(e, old_aru=base) if e.node == me and e.old_ring is not None else e
+            for e in message.entries
+        )
+        return replace(message, entries=entries)
 
     def _attached(
         self,

@@ -97,16 +97,18 @@ def mutate(mutant: Mutant, folder: Path) -> None:
         path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a process that imports the copy of totemd in a folder."""
+    places = (folder, ROOT, ROOT / "clients" / "python")
+    path = os.pathsep.join(map(str, places))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def _child(order: dict[str, Any], folder: Path) -> dict[str, Any]:
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(
-        map(str, (folder, ROOT, ROOT / "clients" / "python"))
-    )
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     finished = subprocess.run(
         [sys.executable, "-m", "tests.sim.mutants", "--child", json.dumps(order)],
         cwd=folder,
-        env=environment,
+        env=environment(folder),
         check=False,
         capture_output=True,
         text=True,

@@ -28,13 +28,18 @@ FAULTS: Final = frozenset(
     (
         *("partition", "flapping", "one_way", "pair", "dead_multicast", "dead_unicast", "clog"),
         *("storm", "crash", "crash_lost_disk", "crash_persist", "pause", "leave", "leave_many"),
-        *("restart_all", "pause_all", "narrow", "force_gather"),
+        *("restart_all", "pause_all", "narrow", "force_gather", "mute", "lie", "unheard"),
     )
 )
 AT_FAULTS: Final = frozenset(("partition", "crash", "one_way", "storm", "pair", "flapping"))
-TRIGGERS: Final = frozenset(("partition", "crash", "drop_token", "pause", "one_way", "storm"))
+TRIGGERS: Final = frozenset(
+    ("partition", "crash", "drop_token", "pause", "one_way", "storm", "mute", "lie")
+)
 CLUSTER_KEYS: Final = frozenset(
-    ("nodes", "run_ms", "token_ms", "sealed", "skew", "slow", "small_windows", "late", "flap_max")
+    (
+        *("nodes", "run_ms", "token_ms", "sealed", "skew", "slow", "small_windows", "late"),
+        *("flap_max", "sync_ms"),
+    )
 )
 WIRE_KEYS: Final = frozenset(
     ("loss", "link_loss", "duplicate", "tail", "multicast_late", "corrupt", "replay", "large")
@@ -282,6 +287,8 @@ class _Drawing:
             values["max_messages"] = r.choice([1, 3])
             values["window_messages"] = r.choice([3, 10])
             values["max_gap_messages"] = r.choice([8, 64])
+        if "sync_ms" in c:
+            values["sync_timeout_ns"] = r.choice(c["sync_ms"]) * MS
         return RingParameters(**values)
 
     def _faults(self, nodes: int, run_ns: int, token_ms: int) -> Iterator[Action]:

@@ -19,6 +19,8 @@ from totemd.protocol.local import ConnectionId, Delivered, Refused
 
 KEY: Final = b"simulated key of a cluster under test" * 4
 FLAPS: Final = 4  # cuts of one flapping partition
+UNHEARD_MS: Final = (0.3, 3.0)  # from the first message that nobody hears to the crash
+UNHEARD_MESSAGES: Final = 3
 QUEUE_MAX: Final = 1000  # messages that wait at a node before a burst is left out
 
 
@@ -101,6 +103,9 @@ class RandomRun:
             "narrow": lambda a: self._block(self.cluster.wire.narrow(a.node), a.duration_ns),
             "force_gather": self._force_gather,
             "storm": lambda a: self._block(self.cluster.wire.storm(a.value), a.duration_ns),
+            "mute": self._mute,
+            "lie": self._lie,
+            "unheard": self._unheard,
         }
         handler = table.get(action.kind, self._cut)
         handler(action)
@@ -185,6 +190,31 @@ class RandomRun:
             self.cluster.clog(a.node)
             self.cluster.at(a.duration_ns, lambda: self.cluster.unclog(a.node))
 
+    def _mute(self, a: Action) -> None:
+        """Let a member serve the token and say nothing, not even what its processes are."""
+        if a.node in self.cluster.running:
+            self.cluster.running[a.node].mute_until_ns = self.cluster.now_ns + a.duration_ns
+
+    def _lie(self, a: Action) -> None:
+        """Let a member deny what it acknowledged, as one that lost its memory would."""
+        if a.node in self.cluster.running:
+            self.cluster.running[a.node].lie_until_ns = self.cluster.now_ns + a.duration_ns
+
+    def _unheard(self, a: Action) -> None:
+        """Leave a gap: nobody hears what a node sends before it dies, others send after it."""
+        if a.node not in self.cluster.running:
+            return
+        everybody = range(1, self.plan.nodes + 1)
+        pairs = {(a.node, n) for n in everybody}
+        end_ns = int(self.random.uniform(*UNHEARD_MS) * MS)
+        self._block(self.cluster.wire.block(pairs, unicast=False), end_ns)
+        burst = a._replace(kind="send", sizes=(100,) * UNHEARD_MESSAGES)
+        for node in everybody:
+            delay_ns = 0 if node == a.node else int(self.random.random() * end_ns)
+            sent = burst._replace(node=node)
+            self.cluster.at(delay_ns, lambda s=sent: self._act(s))  # type: ignore[misc]
+        self.cluster.at(end_ns, lambda: self._act(a._replace(kind="crash", number=0)))
+
     # Triggers
 
     def _moved(self, host: Host, moved: Moved) -> bool:
@@ -214,6 +244,8 @@ class RandomRun:
                 self._block(wire.block({(host.address, peer)}), duration_ns)
             case "storm":
                 self._block(wire.storm(0.7), duration_ns)
+            case "mute" | "lie":
+                self._act(Action(0, kind, host.address, 0, duration_ns))
             case "drop_token":
                 host.tokens_to_drop += 1
             case "pause":
@@ -297,7 +329,7 @@ class RandomRun:
                 c.boot(node)
             else:
                 host.cost_ns = 0
-                host.tokens_to_drop = 0
+                host.tokens_to_drop = host.mute_until_ns = host.lie_until_ns = 0
                 c.end_pause(node)
 
     def _everybody_sends(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.sim.axioms import AxiomError
-from tests.sim.plan import Plan
+from tests.sim.plan import Plan, Trigger
 from tests.sim.random_run import RandomRun
 
 RUNS_MAX: Final = 400
@@ -31,20 +31,27 @@ def shrink(plan: Plan, say: Callable[[str], None]) -> Plan:
     kept = [position for position, _ in plan.happening()]
     triggers = plan.triggers
     runs = 0
+
+    def holds(actions: list[int], some: tuple[Trigger, ...]) -> bool:
+        nonlocal runs
+        runs += 1
+        smaller = plan.without(actions=frozenset(actions), triggers=some)
+        return runs > RUNS_MAX or failure(smaller) != wanted
+
     size = max(1, len(kept) // 2)
-    while size and runs < RUNS_MAX:
-        smaller = False
-        for start in range(0, len(kept), size):
+    while size:
+        start = 0
+        while start < len(kept):
             fewer = kept[:start] + kept[start + size :]
-            runs += 1
-            if failure(plan.without(actions=frozenset(fewer), triggers=triggers)) == wanted:
-                kept, smaller = fewer, True
-                break
-        if not smaller:
-            size //= 2
+            if holds(fewer, triggers):
+                start += size
+            else:
+                kept = fewer
+        size //= 2
     for trigger in triggers:
-        fewer_triggers = tuple(t for t in triggers if t is not trigger)
-        if failure(plan.without(actions=frozenset(kept), triggers=fewer_triggers)) == wanted:
-            triggers = fewer_triggers
-    say(f"{wanted}: {len(kept)} of {len(plan.actions)} actions, {len(triggers)} triggers are left")
+        others = tuple(t for t in triggers if t is not trigger)
+        if not holds(kept, others):
+            triggers = others
+    left = f"{len(triggers)} of {len(plan.triggers)} triggers are left"
+    say(f"{wanted}: {len(kept)} of {len(plan.actions)} actions, {left}")
     return plan.without(actions=frozenset(kept), triggers=triggers)

@@ -185,3 +185,35 @@ def test_a_second_node_with_the_same_id_is_noticed_and_its_end_heals_the_cluster
     assert first.duplicates
     cluster.crash(102)
     cluster.wait(cluster.one_ring, 30_000 * MS)
+
+
+@pytest.mark.parametrize("liar", [1, 2, 3])
+def test_a_member_that_denies_what_it_acknowledged_does_not_make_the_ring_form_without_pause(
+    liar: int,
+) -> None:
+    # Who finds itself denied has nobody to leave out: the same nodes agree again at once.
+    cluster = loaded(3)
+    cluster.run(100 * MS)
+    assert cluster.node(liar).ring.old.released > 0
+    began = {n: cluster.node(n).ring.stats.commits for n in cluster.running}
+    cluster.running[liar].lie_until_ns = cluster.now_ns + 10_000 * MS
+    cluster.perform(liar, cluster.node(liar).force_gather(cluster.now_ns))
+    cluster.run(10_000 * MS)
+    for n in cluster.running:
+        assert cluster.node(n).ring.stats.commits - began[n] < 30
+    assert sum(host.node.ring.stats.protocol_errors for host in cluster.running.values())
+    settled(cluster)
+
+
+def test_a_commit_token_that_denies_its_own_reader_is_dropped() -> None:
+    # Only this node has released what all have: no other finds the lie.
+    cluster = loaded(3)
+    cluster.run(100 * MS)
+    for n in (1, 3):
+        cluster.node(n).ring.old.released = 0
+    commits = cluster.node(2).ring.stats.commits
+    cluster.running[2].lie_until_ns = cluster.now_ns + 5_000 * MS
+    cluster.perform(2, cluster.node(2).force_gather(cluster.now_ns))
+    cluster.run(5_000 * MS)
+    assert cluster.node(2).ring.stats.commits - commits < 10
+    settled(cluster)

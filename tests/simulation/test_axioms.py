@@ -430,6 +430,22 @@ def _down_though_shared(before: list[Event], after: list[Event]) -> None:
     after.insert(0, view(B, (TWO,), Change(ONE, Reason.NODEDOWN)))
 
 
+def _up_though_shared(before: list[Event], after: list[Event]) -> None:
+    after.insert(0, view(B, (ONE, TWO), Change(ONE, Reason.NODEUP)))
+
+
+def _wrong_nodes(before: list[Event], after: list[Event]) -> None:
+    after[0] = RingChanged(B, (1, 2, 3))
+
+
+def _told_late(before: list[Event], after: list[Event]) -> None:
+    after.append(RingChanged(B, BOTH, current=True))
+
+
+def _died_alone(before: list[Event], after: list[Event]) -> None:
+    after.append(view(B, (TWO,), Change(ONE, Reason.PROCDOWN)))
+
+
 def _no_end(before: list[Event], after: list[Event]) -> None:
     del before[0]
 
@@ -449,7 +465,11 @@ TOLD: list[tuple[str, Change_]] = [
     ("C6", _left_twice),
     ("C7", _up_before_down),
     ("C7", _message_in_round),
+    ("C8", _wrong_nodes),
+    ("C8", _told_late),
+    ("C9", _up_though_shared),
     ("C10", _down_though_shared),
+    ("C11", _died_alone),
     ("Y1", _no_end),
     ("Y5", _other_ring),
 ]
@@ -466,6 +486,29 @@ def test_a_broken_stream_is_caught(rule: str, change: Change_) -> None:
     lives = [client(1, *usual(1)), client(2, before, after)]
     found = group_axioms.RULES[rule](group_axioms.GroupHistory(History(lives)))
     assert rule in {v.axiom for v in found}
+
+
+def test_processes_of_two_lives_of_one_node_are_caught() -> None:
+    before, after = usual(2)
+    again = Member(1, 201, 3)
+    after.append(view(B, (ONE, again, TWO), Change(again, Reason.JOIN)))
+    later = node(1, epoch=3)
+    later.pids[C] = again.pid
+    lives = [client(1, *usual(1)), client(2, before, after), later]
+    found = group_axioms.RULES["C11"](group_axioms.GroupHistory(History(lives)))
+    assert {v.axiom for v in found} == {"C11"}
+
+
+def test_a_client_that_is_not_told_of_a_ring_its_neighbour_knows_is_caught() -> None:
+    life = client(1, *usual(1))
+    other = ConnectionId(2)
+    life.streams[other] = [RingChanged(A, BOTH)]
+    life.marks[other] = [(0, m) for _, m in life.marks[C][:3]] + [
+        (1, m) for _, m in life.marks[C][3:]
+    ]
+    life.pids[other] = 102
+    found = group_axioms.RULES["C8"](group_axioms.GroupHistory(History([life])))
+    assert {v.axiom for v in found} == {"C8"}
 
 
 def test_a_message_before_the_round_is_caught() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.sim.checkers import check_all
-from tests.sim.cluster import GROUP, PID_BASE, Cluster, payloads
+from tests.sim.cluster import GROUP, Cluster, payloads
 from tests.sim.network import MS, US, Faults
 from totemd.protocol.groups import MEMBERS_MAX, NODE_DOWN, NODE_UP, VANISHED
 from totemd.protocol.local import (
@@ -270,7 +270,9 @@ def test_joining_again_before_the_leave_is_delivered_is_refused() -> None:
     one = cluster.attach(1)
     node, other = cluster.node(1), ConnectionId(50)
     cluster.run(20 * MS)
-    cluster.perform(1, node.attach_process(other, PID_BASE + one, cluster.now_ns))
+    cluster.perform(
+        1, node.attach_process(other, cluster.running[1].life.pids[one], cluster.now_ns)
+    )
     told = stream(cluster, 1, one)
     cluster.wire.partition({1}, {2})
     cluster.run(500 * MS)  # the token is lost on the wire: nothing is ordered meanwhile

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.sim.measures import MEASURES
-from tests.sim.mutants import Mutant, load, mutate, try_mutant
+from tests.sim.mutants import Mutant, environment, load, mutate, try_mutant
 from tests.sim.plan import mixes
 
 MUTANTS = load()
 KNOWN = [m for m in MUTANTS if m.known is not None]
 KNOWN_MAX = 12  # each starts a process of its own
+SHRINK_S = 300
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
@@ -35,3 +39,26 @@ def test_a_mutant_is_caught_by_its_seed(mutant: Mutant) -> None:
     verdict = try_mutant(mutant, {}, seeds=1)
     assert verdict.caught
     assert set(verdict.found.split()) & set(mutant.breaks), verdict.found
+
+
+def test_a_failing_seed_is_made_smaller_and_still_fails(tmp_path: Path) -> None:
+    mutant = next(m for m in MUTANTS if m.name == "the transitional configuration comes last")
+    mutate(mutant, tmp_path)
+    replay = [sys.executable, "-m", "tests.sim.command", "--mix", "recovery", "--replay", "2"]
+    finished = subprocess.run(
+        [*replay, "--shrink"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=SHRINK_S,
+    )
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    told = re.search(r"^(\w+): (\d+) of (\d+) actions, (\d+) of", finished.stdout, re.MULTILINE)
+    assert told is not None, finished.stdout
+    axiom, actions, of_actions, _ = told.groups()
+    assert axiom in mutant.breaks
+    assert int(actions) < int(of_actions) // 2
+    # The story that follows is that of the smaller plan, and it ends in the same way.
+    assert re.search(rf"^  {axiom}: node", finished.stdout, re.MULTILINE)

@@ -31,6 +31,8 @@ RING_SEQ_STEP: Final = 4  # leaves room for the step of 1 at a restart
 PEER_NOTE_NS: Final = 3_600_000_000_000  # the same fact about a node is reported once in so long
 PEER_NOTES_MAX: Final = 1024
 SAFE: Final = 3
+NOBODY: Final = 0  # instead of a node id
+SEVERAL: Final = -1
 
 # In Python 3.11 the look-up of an enumeration's member costs as much as a call.
 OPERATIONAL: Final = State.OPERATIONAL
@@ -223,6 +225,13 @@ class Core:
         self.stalled = 0
         self.held: Token | None = None
         self.grace_given = False  # the loss of the token was put off
+        self.lingers_until_ns = 0  # how long the lone sender keeps the token at the most
+        self.lingered = 0  # messages it has sent meanwhile
+        self.originated_ns = 0
+        self.originated_after_ns = 0  # time between the last two times this node sent
+        self.newest_of = NOBODY  # originator of the newest message
+        self.lone_sender = NOBODY  # who sent all since the last visit, or SEVERAL
+        self.lone_before = NOBODY  # the same before that visit
         self.cancels_left = 0
         self.visits = 0
         self.token_first = False  # the shell should read the token before data

@@ -1,10 +1,14 @@
-"""The token of an idle ring: the representative keeps it, and lets it go when somebody needs it."""
+"""Where the token rests: with who sent last, until somebody needs it.
+
+An idle ring's token stays with the originator of the newest message, which everybody knows; that of
+a ring on which one node sends a little at a time does not even go round in between.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from totemd.protocol.core import OPERATIONAL
+from totemd.protocol.core import NOBODY, OPERATIONAL, SAFE, SEVERAL
 from totemd.protocol.effects import Multicast, Unicast
 from totemd.protocol.messages import HoldCancel, Token
 from totemd.protocol.parameters import MS
@@ -18,6 +22,10 @@ SELF_VISITS_MAX: Final = 64  # token visits of a ring of one in one call
 STALL_VISITS: Final = 3  # visits with nothing but repairs before the token is paced
 PACE_NS: Final = 1 * MS  # doubles with each such visit
 PACE_SHIFT_MAX: Final = 8
+LINGER_NS: Final = 1 * MS  # that a lone sender keeps the token after its newest message
+LINGER_MAX_NS: Final = 20 * MS  # that it keeps it in all: the others wait for news of each other
+LINGER_SIZE_MAX: Final = 1400  # bytes of a message after which it does; more is better in turns
+LINGER_MESSAGES_MAX: Final = 32  # that it sends meanwhile: the rotation shows if others are behind
 
 
 class Idle(Repair):
@@ -40,7 +48,12 @@ class Idle(Repair):
         token.token_seq += 1
         self.prev_sent_aru = token.aru
         self.prev_sent_seq = token.seq
-        if self.is_representative and self.state is OPERATIONAL:
+        if self.state is OPERATIONAL:
+            self.lingered = 0
+            if self._lone(token):
+                self.lingers_until_ns = self.now_ns + min(LINGER_MAX_NS, self.parameters.hold_ns)
+                self._hold(token, LINGER_NS)
+                return
             hold_ns = self._hold_ns()
             if hold_ns:
                 self.stats.tokens_held += self.idle > self.parameters.idle_rotations
@@ -50,12 +63,35 @@ class Idle(Repair):
 
     def _hold_ns(self) -> int:
         p = self.parameters
-        if self.idle > p.idle_rotations:
+        if self.idle > p.idle_rotations and self.keeper() == self.me:
             return p.hold_ns
+        if not self.is_representative:
+            return 0
         paced = self.stalled > STALL_VISITS and not p.cancel_token_hold_on_retransmit
         if paced and not self.after_token:
             return min(p.hold_ns, PACE_NS << min(self.stalled - STALL_VISITS, PACE_SHIFT_MAX))
         return p.singleton_ns if self.alone else 0
+
+    def keeper(self) -> int:
+        """Return the node with which an idle ring's token rests."""
+        return self.newest_of or self.ring_members[0]
+
+    def _lone(self, token: Token) -> bool:
+        """True: only this node sends, little and slowly, and nobody waits for the token."""
+        store = self.old
+        if (
+            self.newest_of != self.me
+            or store.delivered != token.seq - 1  # not just one message, or a safe one before it
+            or self.originated_after_ns * 2 < self.rotation_ns
+            or self.lingered >= LINGER_MESSAGES_MAX
+            or token.fcc != self.sent_last_visit
+            or token.backlog
+            or token.aru != token.seq
+            or self.alone
+        ):
+            return False
+        newest = store.messages[token.seq]
+        return newest.guarantee != SAFE and len(newest.payload) <= LINGER_SIZE_MAX
 
     def _hold(self, token: Token, hold_ns: int) -> None:
         self.held = token
@@ -73,6 +109,21 @@ class Idle(Repair):
         if self.after_token:
             self._out.extend(map(Multicast, self.after_token))
             self.after_token = []
+
+    def _send_held(self, token: Token) -> None:
+        """Send what has come while this node keeps the token as the lone sender."""
+        self.originate(token)
+        self.lingered += 1
+        self.prev_sent_aru = token.aru
+        self.prev_sent_seq = token.seq
+        if self.now_ns < self.lingers_until_ns and self._lone(token):
+            at_ns = min(self.now_ns + LINGER_NS, self.lingers_until_ns)
+            self.timers.set(Timer.HOLD, at_ns)
+        else:
+            self.held = None
+            self.timers.cancel(Timer.HOLD)
+            self._forward(token)
+        self.deliver_operational()
 
     def on_hold_over(self) -> None:
         """Let the held token go on."""
@@ -115,27 +166,46 @@ class Idle(Repair):
             if self.alone:
                 self._visit_self()
             else:
-                self.on_hold_over()
-        elif not self.is_representative and not self.cancels_left:
+                self._send_held(self.held)
+        elif not self.cancels_left:
             self.cancels_left = CANCELS_MAX
-            if self.idle >= self.parameters.idle_rotations:
+            if self.keeper() == self.me:  # it is on its way to this node
+                self._cancel_in(self.parameters.hold_cancel_retry_ns)
+            elif self._rests():
                 self.on_cancel_again()
             else:
-                wait_ns = max(CANCEL_WAIT_NS, CANCEL_WAIT_ROTATIONS * self.rotation_ns)
-                self.timers.set(Timer.HOLD_CANCEL, self.now_ns + wait_ns)
+                self._cancel_in(max(CANCEL_WAIT_NS, CANCEL_WAIT_ROTATIONS * self.rotation_ns))
+
+    def _rests(self) -> bool:
+        """True: the token is probably not on its way."""
+        if self.lone_sender == NOBODY:
+            return self.idle >= self.parameters.idle_rotations
+        return self.lone_sender != SEVERAL
+
+    def _cancel_in(self, wait_ns: int) -> None:
+        self.timers.set(Timer.HOLD_CANCEL, self.now_ns + wait_ns)
+
+    def on_gap(self) -> None:
+        """Ask a lone sender for the token: something is missing here."""
+        if self.lone_sender not in (NOBODY, SEVERAL, self.me) and not self.cancels_left:
+            self.cancels_left = CANCELS_MAX
+            self.on_cancel_again()
 
     def on_cancel_again(self) -> None:
-        """Ask the representative for the token, a bounded number of times."""
+        """Ask who has the token for it, a bounded number of times; after the first time all."""
         if not self.cancels_left:
             return
         again = self.cancels_left < CANCELS_MAX
         self.cancels_left -= 1
         self.stats.hold_cancels_sent += 1
         cancel = HoldCancel(self.ring_id)
-        self.emit(Unicast(self.ring_id.representative, cancel, again=again))
+        keeper = self.keeper()
+        if again or keeper == self.me:
+            self.emit(Multicast(cancel, again))
+        else:
+            self.emit(Unicast(keeper, cancel))
         if self.cancels_left:
-            wait_ns = self.parameters.hold_cancel_retry_ns
-            self.timers.set(Timer.HOLD_CANCEL, self.now_ns + wait_ns)
+            self._cancel_in(self.parameters.hold_cancel_retry_ns)
 
     def _visit_self(self) -> None:
         """Visit until nothing waits: a ring of one has nobody to share the token with."""

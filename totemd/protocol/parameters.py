@@ -56,7 +56,7 @@ class RingParameters:
             held, are a loss; 0: only token_ns counts.
         max_network_delay_ns: added to those.
         token_warning_percent: of token_ns; a token that comes later is reported; 0: never.
-        hold_ns: how long an idle representative keeps the token; < token_retransmit_ns.
+        hold_ns: how long the token of an idle ring rests; < token_retransmit_ns.
         join_ns: interval between joins while gathering.
         send_join_ns: longest random delay of a join, so that many nodes do not answer at once;
             0: 5 ms with more than 16 nodes, else none.

@@ -27,7 +27,7 @@ class Recovery(Visits):
         trans = tuple(n for n, e in sorted(entries.items()) if e.old_ring == self.installed_ring)
         low = min((entries[n].old_aru for n in trans), default=0)
         if self.me not in trans or low < self.old.released:
-            self._contradicted(entries)
+            self._contradicted(entries, trans)
             return
         self.reset_ring()
         self.commit = filled
@@ -47,11 +47,13 @@ class Recovery(Visits):
         self.move(State.RECOVERY, Cause.COMMIT_FILLED)
         self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns)
 
-    def _contradicted(self, entries: dict[int, Entry]) -> None:
+    def _contradicted(self, entries: dict[int, Entry], trans: tuple[int, ...]) -> None:
         """A member claims to have less of this ring than everybody was known to have.
 
         It is another life of a node whose file of ring numbers was lost. It is left out until it
-        has had a ring of its own, or no attempt would ever succeed.
+        has had a ring of its own, or no attempt would ever succeed. If what is said of this node
+        itself is wrong, a ring of its own is the remedy, too: to gather with the same nodes again
+        would end in the same way at once.
         """
         released = self.old.released
         liars = frozenset(
@@ -61,7 +63,8 @@ class Recovery(Visits):
         )
         self.stats.protocol_errors += 1
         self.note("protocol_error", what="commit token", nodes=sorted(liars), released=released)
-        self.gather(Cause.PROTOCOL_ERROR, liars)
+        denied = self.me in liars or self.me not in trans
+        self.gather(Cause.PROTOCOL_ERROR, frozenset(entries) - {self.me} if denied else liars)
 
     def recovery_step(self, token: Token) -> bool:
         """Advance the recovery by one token visit; True: install now."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final
 
-from totemd.protocol.core import OPERATIONAL, RECOVERY, SAFE
+from totemd.protocol.core import NOBODY, OPERATIONAL, RECOVERY, SAFE, SEVERAL
 from totemd.protocol.effects import Cause, Deliver, Multicast, Unicast
 from totemd.protocol.flow import allowance, part_of_backlog
 from totemd.protocol.idle import Idle
@@ -30,6 +30,7 @@ from totemd.protocol.timers import HEARTBEAT, HOLD_CANCEL, NEVER, TOKEN_LOSS, TO
 SEQ_RESERVE: Final = 1 << 16  # numbers that a ring may still give out when it is ended for want
 DUPLICATE_AGE_NS: Final = 1_000_000  # a token younger than this may be on the way
 OUTLIER: Final = 8  # times the smoothed rotation
+LONE_OUTLIER: Final = 2
 TOKEN_TIMES_TOLD: Final = 5
 
 _tuple: Final = tuple.__new__
@@ -57,10 +58,20 @@ class Visits(Idle):
             return
         if m.seq > self.evidence_above:
             self.token_arrived()
+        if m.seq == store.high:
+            self._newest_of(m.originator)
         if m.visit > self.priority_above and m.originator == self.sender == self.predecessor:
             self._raise_priority(m)
         if store.aru > store.delivered:
             self.deliver_operational()
+        elif store.aru < m.seq:
+            self.on_gap()
+
+    def _newest_of(self, sender: int) -> None:
+        """Remember who sent the newest message, and who else did since the last visit."""
+        self.newest_of = sender
+        if self.lone_sender != sender:
+            self.lone_sender = sender if self.lone_sender == NOBODY else SEVERAL
 
     def _unnumbered(self, m: Data) -> None:
         """Drop a message whose number nobody can have given out: the token is here."""
@@ -97,6 +108,8 @@ class Visits(Idle):
         self.stats.messages_received += 1
         if not store.add(m):
             self.stats.messages_duplicate += 1
+        elif m.seq == store.high and store is self.new:
+            self.newest_of = m.originator
 
     def _recovered(self, m: Data) -> None:
         try:
@@ -194,6 +207,7 @@ class Visits(Idle):
         now_ns = self.now_ns
         self.stats.tokens_received += 1
         self.visits += 1
+        self.lone_before, self.lone_sender = self.lone_sender, NOBODY
         self.token_first = self.grace_given = False
         self.priority_above = self.visits - self.is_representative
         self.cancels_left = 0
@@ -202,21 +216,27 @@ class Visits(Idle):
         timers.cancel(HOLD_CANCEL, TOKEN_RETRANSMIT, HEARTBEAT)
         timers.set(TOKEN_LOSS, now_ns + self.token_loss_ns)
         if self.last_visit_ns:
-            self._measure(now_ns - self.last_visit_ns)
+            self._measure(now_ns - self.last_visit_ns, now_ns - self.last_sent_ns)
         self.last_visit_ns = now_ns
         self.token_times_ns.append(now_ns)
 
-    def _measure(self, rotation_ns: int) -> None:
-        """Smooth the rotation time of the busy ring; report a late token."""
+    def _measure(self, interval_ns: int, rotation_ns: int) -> None:
+        """Smooth the rotation time of the busy ring; report a late token.
+
+        Args:
+            interval_ns: since the token came last.
+            rotation_ns: since it went on.
+        """
         p = self.parameters
-        if rotation_ns * 100 > self.token_loss_ns * p.token_warning_percent > 0:
+        if interval_ns * 100 > self.token_loss_ns * p.token_warning_percent > 0:
             self._report_late()
         if self.idle >= p.idle_rotations:
             return
         if not self.rotation_ns:
             self.rotation_ns = rotation_ns
         else:
-            outlier_ns = OUTLIER * self.rotation_ns
+            # The lone sender may have kept the token.
+            outlier_ns = (LONE_OUTLIER if self.lone_before > NOBODY else OUTLIER) * self.rotation_ns
             self.rotation_ns += (min(rotation_ns, outlier_ns) - self.rotation_ns) // 8
         self.stats.rotation_us = self.rotation_ns // 1_000
 
@@ -242,7 +262,9 @@ class Visits(Idle):
 
     def originate(self, token: Token) -> int:
         """Number and send what waits for a token that was held; see `Idle`."""
-        fresh = self._originate(self.old, token, 0)
+        # Single messages of a lone sender are no burst that could overflow a buffer.
+        burst = self.sent_last_visit - self.lingered
+        fresh = self._originate(self.old, token, burst)
         self._account(token, self.sent_last_visit + fresh)
         self._set_aru(self.old, token)
         return fresh
@@ -275,6 +297,9 @@ class Visits(Idle):
             ]
             messages += self.after_token
         store.extend(first, messages)
+        self._newest_of(me)
+        self.originated_after_ns = self.now_ns - self.originated_ns
+        self.originated_ns = self.now_ns
         token.seq += count
         self.stats.messages_sent += count
         return count

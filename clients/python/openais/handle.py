@@ -68,6 +68,7 @@ class CallbackQueue:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
         self._lost = False
+        self._nudged = False
         self._count = 0
         self.bytes_waiting = 0
 
@@ -82,14 +83,16 @@ class CallbackQueue:
         return self._fd
 
     def nudge(self) -> None:
-        """Make the descriptor readable: `dispatch` is to be called though nothing waits here."""
+        """Make the descriptor readable until `quiet`: to call for something that is not here."""
         with self._condition:
             if not self._closed:
+                self._nudged = True
                 os.eventfd_write(self._fd, 1)
 
     def quiet(self) -> None:
         """Take a nudge back."""
         with self._condition:
+            self._nudged = False
             if not self._closed and not self._waiting:
                 self._drain()
 
@@ -141,7 +144,7 @@ class CallbackQueue:
                 self._condition.notify_all()
 
     def _drain(self) -> None:
-        if not self._lost:
+        if not self._lost and not self._nudged:
             with contextlib.suppress(BlockingIOError):  # not readable is what is wanted
                 os.eventfd_read(self._fd)
 

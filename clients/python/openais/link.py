@@ -25,6 +25,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from openais.errors import BadHandleError
 from openais.node import bundles
+from openais.node.poller import readable
 from openais.wire.codec import Buffer, DecodeError
 
 RECEIVE_BUDGET: Final = 256  # bundles per link and turn
@@ -182,10 +183,7 @@ class Link:
 
     def readable(self) -> bool:
         """Return whether there is something to receive, with the lock held."""
-        if self.socket is None:
-            return False
-        events = int(self.socket.getsockopt(zmq.EVENTS))  # quiets the descriptor, too
-        return bool(events & zmq.POLLIN) and not self.paused
+        return self.socket is not None and readable(self.socket) and not self.paused
 
     def pause(self) -> None:
         """Stop reading, called by who receives: the application is behind."""
@@ -323,7 +321,7 @@ class _Loop(threading.Thread):
         if link.exchange(RECEIVE_BUDGET):
             self.wake(link)
         monitor = link.monitor
-        while link.monitor is monitor and monitor is not None and monitor.poll(0):
+        while link.monitor is monitor and monitor is not None and readable(monitor):
             parse_monitor_message(monitor.recv_multipart())
             self._drop(link)
             link.handler.lost()

@@ -22,7 +22,7 @@ from openais.node import bundles
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from openais.node.paths import SocketPathError, socket_path
-from openais.node.poller import Poller
+from openais.node.poller import Poller, readable
 from openais.wire.codec import Buffer, DecodeError, unpack_frames
 from openais.wire.status import Status
 
@@ -130,6 +130,7 @@ class IpcServer:
         self._closed: Final[list[tuple[int, int]]] = []
         self._disconnected: Final[list[int]] = []  # descriptors; what they sent is read first
         self._unsent: Final[set[int]] = set()
+        self._slow = False  # a client did not take all of it
         self._serial = 0
         self._more = False
         self._socket = context.socket(zmq.ROUTER)
@@ -160,12 +161,12 @@ class IpcServer:
         """Let a poller wake up for this server; it adds and removes its clients' pidfds."""
         self._poller = poller
         poller.register(self._socket)
-        poller.register(self._monitor)
+        poller.register(self._monitor, drained=True)
 
     @property
     def pending(self) -> bool:
         """True: call `receive` again soon: the budget was used up, or a client reads slowly."""
-        return self._more or bool(self._unsent or self._dead or self._disconnected)
+        return self._more or self._slow or bool(self._dead or self._disconnected)
 
     def peer(self, client: int) -> Peer:
         """Return who a client is."""
@@ -271,7 +272,7 @@ class IpcServer:
                 self._dead.add(pid)
 
     def _read_monitor(self) -> None:
-        while self._monitor.poll(0):
+        while readable(self._monitor):
             event = parse_monitor_message(self._monitor.recv_multipart())
             self._disconnected.append(int(event["value"]))
 
@@ -358,6 +359,7 @@ class IpcServer:
             c = self._clients.get(client)
             if c is None or self._send(c):
                 self._unsent.discard(client)
+        self._slow = bool(self._unsent)
 
     def _send(self, c: _Client) -> bool:
         while c.waiting:

@@ -288,14 +288,14 @@ _TOKEN: Final = (
     Directive(
         "hold",
         milliseconds(HOLD_MIN_MS, DAY_MS),
-        meaning="an idle ring's representative keeps the token that long; below `token_retransmit`",
+        meaning="the token of an idle ring rests that long; below `token_retransmit`",
         otherwise="0.8 * token_retransmit - 10",
     ),
     Directive(
         "hold_cancel_retry",
         milliseconds(1, DAY_MS),
         "20",
-        "between two requests to the representative to let the token go; at most `hold` is of use",
+        "between two requests to let the token go; at most `hold` is of use",
     ),
     Directive(
         "seqno_unchanged_const",
