@@ -42,6 +42,8 @@ SEQ_MAX: Final = 1 << 63
 REQUESTS_MAX: Final = 64
 REQUEST_COUNT_MAX: Final = 256
 REQUESTED_MAX: Final = 1024
+COUNT_MAX: Final = 1 << 31  # of fcc and backlog: what a visit adds still fits the field
+POSITION_REACH: Final = 1 << 30  # between two positions of one ring in a commit token
 DATAGRAM_SIZE_MAX: Final = 65_507
 UDP_OVERHEAD_IPV4: Final = 28
 UDP_OVERHEAD_IPV6: Final = 48
@@ -286,6 +288,8 @@ def _decode_token(ring: RingId, data: bytes) -> Token:
         raise DecodeError("token: length does not match the number of requests")
     if max(token_seq, seq) > SEQ_MAX or aru > seq:
         raise DecodeError("token: seq or aru out of range")
+    if max(fcc, backlog) > COUNT_MAX:
+        raise DecodeError("token: a count out of range")
     start = HEADER.size + TOKEN.size
     requests = tuple(map(Request._make, REQUEST.iter_unpack(data[start:]))) if count else ()
     if any(not 0 < r.count <= REQUEST_COUNT_MAX or r.first + r.count - 1 > seq for r in requests):
@@ -373,6 +377,8 @@ def _decode_commit(ring: RingId, data: bytes) -> Commit:
             raise DecodeError("commit: seq over 2^63")
         rings.append((RingId(seq, representative), base))
         offset += COMMIT_RING.size
+    if len({ring_id for ring_id, _ in rings}) < n_rings:
+        raise DecodeError("commit: a ring stands twice")
     return _decode_entries(ring, token_seq, index, rings, data, offset, count)
 
 
@@ -405,8 +411,9 @@ def _decode_entries(
         obligations = _ids(data, tail, n_obligations, "commit")
         tail += 4 * n_obligations
         received = bool(flags & RECEIVED)
-        if base + aru < 0 or base + delivered < 0:
-            raise DecodeError("commit: negative position")
+        lowest = max(-base, -POSITION_REACH)
+        if not 0 <= aru <= POSITION_REACH or not lowest <= delivered <= POSITION_REACH:
+            raise DecodeError("commit: position out of range")
         entries.append(Entry(node, old_ring, base + aru, base + delivered, received, obligations))
     if tail != len(data):
         raise DecodeError("commit: length does not match the lists")

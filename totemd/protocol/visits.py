@@ -47,6 +47,10 @@ class Visits(Idle):
         stats = self.stats
         stats.messages_received += 1
         store = self.old
+        held = self.held
+        if held is not None and m.seq > held.seq:
+            self._unnumbered(m)
+            return
         if not store.add(m):
             stats.messages_duplicate += 1
             if m.originator == self.me:
@@ -68,6 +72,11 @@ class Visits(Idle):
         self.newest_of = sender
         if self.lone_sender != sender:
             self.lone_sender = sender if self.lone_sender == NOBODY else SEVERAL
+
+    def _unnumbered(self, m: Data) -> None:
+        """Drop a message whose number nobody can have given out: the token is here."""
+        self.stats.protocol_errors += 1
+        self.note_peer("protocol_error", self.sender, what="data", seq=m.seq)
 
     def _raise_priority(self, m: Data) -> None:
         """What the predecessor sends now is younger than the token that is on the way to us."""
@@ -135,7 +144,8 @@ class Visits(Idle):
         operational = self.state is OPERATIONAL
         store = self.old if operational else self.new
         assert store is not None
-        if not store.high <= token.seq <= store.released + store.limit:
+        jumps = token.token_seq > self.my_token_seq + len(self.ring_members)
+        if jumps or not store.high <= token.seq <= store.released + store.limit:
             self._contradiction(token, store)
             return
         self.my_token_seq = token.token_seq
