@@ -25,6 +25,7 @@ JOIN: Final = struct.Struct(">QQHH")  # boot epoch, max ring seq, n proc, n fail
 COMMIT: Final = struct.Struct(">QHHB3x")  # token_seq, index, n members, n rings
 COMMIT_RING: Final = struct.Struct(">IQQ")  # representative, seq, base aru
 COMMIT_ENTRY: Final = struct.Struct(">IBBHii")  # node, ring, flags, n obligations, aru, delivered
+OFFSET_MAX: Final = (1 << 31) - 1  # of a position from the lowest aru of its ring
 MERGE: Final = struct.Struct(">HH")  # n members, reserved
 PROBE: Final = struct.Struct(">BBHQQ")  # kind, link, size, time, echo
 assert HEADER.size == 16
@@ -352,7 +353,9 @@ def _encode_commit(c: Commit) -> bytes:
             continue
         base = bases[e.old_ring]
         flags = FILLED | (RECEIVED if e.received else 0)
-        aru, delivered = e.old_aru - base, e.high_delivered - base
+        # Further apart than fits they are not of one ring: the receiver refuses that, clamped too.
+        aru = min(e.old_aru - base, OFFSET_MAX)
+        delivered = max(-OFFSET_MAX, min(e.high_delivered - base, OFFSET_MAX))
         ring = rings.index(e.old_ring)
         parts.append(COMMIT_ENTRY.pack(e.node, ring, flags, len(e.obligations), aru, delivered))
     parts += [_pack_ids(e.obligations) for e in c.entries if e.obligations]
