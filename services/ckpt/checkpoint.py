@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Attributes, CreationFlags, Level, OpenFlags, SectionState
@@ -56,6 +56,7 @@ class Checkpoint:
     deadline_ns: int | None = None  # of the retention, while nobody has it open
     generation: int = 0  # +1 when the retention timer starts or stops
     generated: int = 0  # counter of generated section ids
+    mutations: int = 0  # changes made
     used: int = 0  # bytes of data
     opens: dict[OpenKey, Opening] = field(default_factory=dict)
     sections: dict[bytes, Section] = field(default_factory=dict)  # in creation order
@@ -92,8 +93,10 @@ class Checkpoint:
         nodes = {o.node_id for o in self.opens.values()}
         if self.active == opening.node_id and opening.node_id not in nodes:
             self.active = None
-        if self.opens:
-            return False
+        return not self.opens and self.unused(now_ns)
+
+    def unused(self, now_ns: int) -> bool:
+        """Apply the rules of the last close; True: the checkpoint is to be deleted now."""
         duration = self.attributes.retention_duration
         if not self.linked or duration == 0:
             return True
@@ -257,51 +260,12 @@ class Checkpoint:
             self.deadline_ns or 0,
         )
 
-    def values(self) -> list[Any]:
-        """Return everything as plain values, canonical."""
-        return [
-            self.uid,
-            self.name,
-            self.attributes,
-            self.creation_ns,
-            self.linked,
-            self.active,
-            self.deadline_ns,
-            self.generation,
-            self.generated,
-            [[*key, o.node_id, o.flags, int(o.level)] for key, o in sorted(self.opens.items())],
-            [
-                [i, s.data, s.expiration_ns, s.last_update_ns, int(s.state)]
-                for i, s in self.sections.items()
-            ],
-        ]
-
     def check(self) -> None:
         """Assert every invariant."""
         assert self.used == sum(len(s.data) for s in self.sections.values())
         assert self.deadline_ns is None or not self.opens
         assert self.linked or self.opens, "an unlinked checkpoint lives by its opens"
         assert (b"" in self.sections) == (self.attributes.max_sections == 1)
-
-
-def load(values: list[Any]) -> Checkpoint:
-    """Build a checkpoint from what `Checkpoint.values` returned."""
-    uid, name, attributes, creation, linked, active, deadline, generation, generated = values[:9]
-    sections = {i: Section(d, e, u, SectionState(s)) for i, d, e, u, s in values[10]}
-    return Checkpoint(
-        uid,
-        name,
-        Attributes(*attributes),
-        creation,
-        linked,
-        None if active is None else NodeId(active),
-        deadline,
-        generation,
-        generated,
-        sum(len(s.data) for s in sections.values()),
-        {(SessionId(s), h): Opening(NodeId(n), f, Level(v)) for s, h, n, f, v in values[9]},
-        sections,
-    )
 
 
 def _shows(op: wire.SectionsGet, section: Section) -> bool:

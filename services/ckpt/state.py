@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import heapq
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Level, OpenFlags
-from openais.wire.codec import DecodeError, pack_state, unpack_state
+from openais.wire.codec import DecodeError
 from openais.wire.status import TIME_END, Status
-from services.ckpt import checkpoint
+from services.ckpt import objects
 from services.ckpt.checkpoint import Checkpoint, Opening, OpenKey, RefusalError
+from services.ckpt.objects import Policy, Tombstones
 from services.kit.machine import (
+    REST,
     Answer,
     Caller,
     Context,
     Effect,
+    Foreign,
     NodeId,
+    Objects,
     Report,
     SessionId,
+    Summary,
     View,
 )
 
@@ -42,16 +47,26 @@ ReadOfHandle: TypeAlias = wire.StatusGet | wire.Read | wire.SectionsGet | wire.S
 
 
 class Checkpoints:
-    """All checkpoints of the cluster. See `services.kit.machine.Machine`."""
+    """All checkpoints of the cluster. See `services.kit.machine.Machine`.
+
+    Args:
+        policy: how versions of two sides of a partition become one.
+    """
 
     table: Final = wire.TABLE
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = objects.DEFAULT) -> None:
+        self.objects: Final = Objects()
+        self.objects.touch(REST)
+        self.merges_losers: Final = policy.reads_losers
+        self._policy: Final = policy
+        self._tombstones: Final = Tombstones()
         self._counter = 0
         self._checkpoints: dict[bytes, Checkpoint] = {}  # by uid
         self._names: dict[bytes, Checkpoint] = {}  # the linked ones
         self._opens: dict[SessionId, dict[int, Checkpoint]] = {}
         self._timers: list[tuple[int, bytes, bytes | None]] = []  # heap; None: retention
+        self._adopted: Final[set[bytes]] = set()  # merged; the view tells who has them open
 
     # Operations
 
@@ -59,7 +74,7 @@ class Checkpoints:
         """Apply one ordered operation."""
         match operation:
             case wire.CheckpointExpire():
-                self._checkpoint_expire(operation)
+                self._checkpoint_expire(operation, context.now_ns)
                 return []
             case wire.SectionExpire():
                 self._section_expire(operation)
@@ -83,7 +98,7 @@ class Checkpoints:
                 self._close((caller.session, handle), context.now_ns)
                 return None
             case wire.Unlink(name):
-                return self._unlink(name)
+                return self._unlink(name, context.now_ns)
             case (
                 wire.RetentionDurationSet()
                 | wire.ActiveReplicaSet()
@@ -187,16 +202,24 @@ class Checkpoints:
     def _create(
         self, name: bytes, attributes: wire.Attributes, caller: Caller, context: Context
     ) -> Checkpoint:
+        self.objects.touch(REST)
         self._counter += 1
         uid = UID.pack(context.view.ring.seq, caller.node_id, self._counter)
         c = Checkpoint(uid, name, attributes, context.now_ns)
+        self.objects.touch(uid)
         c.create_default(context.now_ns)
         self._checkpoints[uid] = self._names[name] = c
         return c
 
     def _opened(self, key: OpenKey, c: Checkpoint, opening: Opening) -> None:
+        self._changing(c)
         c.opened(key, opening)
         self._opens.setdefault(key[0], {})[key[1]] = c
+
+    def _changing(self, c: Checkpoint) -> None:
+        """Count a change that is about to be made: nothing can refuse it any more."""
+        self.objects.touch(c.uid)
+        c.mutations += 1
 
     def _find(self, caller: Caller, handle: int) -> tuple[Checkpoint, Opening]:
         c = self._opens.get(caller.session, {}).get(handle)
@@ -209,26 +232,31 @@ class Checkpoints:
         c = self._opens[session].pop(handle)
         if not self._opens[session]:
             del self._opens[session]
+        self._changing(c)
         if c.closed(key, now_ns):
-            self._delete(c)
+            self._delete(c, now_ns)
         elif c.deadline_ns is not None:
             heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
 
-    def _delete(self, c: Checkpoint) -> None:
+    def _delete(self, c: Checkpoint, now_ns: int) -> None:
+        self.objects.touch(c.uid)
+        self.objects.touch(REST)
+        self._tombstones.add(c.uid, now_ns)
         del self._checkpoints[c.uid]
         if self._names.get(c.name) is c:
             del self._names[c.name]
 
-    def _unlink(self, name: bytes) -> None:
+    def _unlink(self, name: bytes, now_ns: int) -> None:
         if not 0 < len(name) <= wire.NAME_SIZE_MAX:
             raise RefusalError(Status.ERR_INVALID_PARAM)
         c = self._names.get(name)
         if c is None:
             raise RefusalError(Status.ERR_NOT_EXIST)
+        self._changing(c)
         del self._names[name]
         c.linked = False
         if not c.opens:
-            self._delete(c)
+            self._delete(c, now_ns)
 
     # Changes through a handle
 
@@ -237,6 +265,12 @@ class Checkpoints:
         free = isinstance(op, wire.RetentionDurationSet) and opening.level < Level.B_02
         if not opening.flags & OpenFlags.WRITE and not free:
             raise RefusalError(Status.ERR_ACCESS)
+        self.objects.touch(c.uid)
+        result = self._change_open(c, op, caller, context)
+        c.mutations += 1
+        return result
+
+    def _change_open(self, c: Checkpoint, op: OfHandle, caller: Caller, context: Context) -> Any:
         match op:
             case wire.RetentionDurationSet():
                 return _retention_set(c, op.duration_ns)
@@ -311,16 +345,17 @@ class Checkpoints:
             return wire.CheckpointExpire(uid, self._checkpoints[uid].generation)
         return wire.SectionExpire(uid, section_id, at_ns)
 
-    def _checkpoint_expire(self, op: wire.CheckpointExpire) -> None:
+    def _checkpoint_expire(self, op: wire.CheckpointExpire, now_ns: int) -> None:
         """Delete a checkpoint, unless somebody opened it before (its generation changed)."""
         c = self._checkpoints.get(op.uid)
         if c is not None and not c.opens and c.generation == op.generation:
-            self._delete(c)
+            self._delete(c, now_ns)
 
     def _section_expire(self, op: wire.SectionExpire) -> None:
         c = self._checkpoints.get(op.uid)
         section = c.sections.get(op.section_id) if c is not None else None
         if c is not None and section is not None and section.expiration_ns == op.expiration_ns:
+            self._changing(c)
             c.used -= len(section.data)
             del c.sections[op.section_id]
 
@@ -354,7 +389,11 @@ class Checkpoints:
                 self._reopen(node_id, told)
         for c in self._checkpoints.values():
             if c.active is not None and c.active not in view.members:
+                self._changing(c)
                 c.active = None
+        for uid in sorted(self._adopted):
+            self._end_of_use(uid, context.now_ns)
+        self._adopted.clear()
         return []
 
     def _reopen(self, node_id: NodeId, told: wire.OpensReport) -> None:
@@ -366,31 +405,111 @@ class Checkpoints:
 
     # Memory
 
-    def dump(self) -> bytes:
-        """Return the whole state, canonical."""
-        ordered = [self._checkpoints[uid].values() for uid in sorted(self._checkpoints)]
-        return pack_state([self._counter, ordered])
+    def names(self) -> Iterable[bytes]:
+        """Return the uids, and the rest."""
+        return (REST, *self._checkpoints)
 
-    def load(self, data: bytes) -> None:
-        """Replace the whole state."""
-        try:
-            counter, values = unpack_state(data)
-            loaded = [checkpoint.load(v) for v in values]
-        except (TypeError, ValueError, IndexError) as error:
-            raise DecodeError(f"checkpoints: {error}") from error
-        self._counter = counter
-        self._checkpoints = {c.uid: c for c in loaded}
-        self._names = {c.name: c for c in loaded if c.linked}
-        self._opens = {}
-        self._timers = []
+    def dump(self, name: bytes) -> list[bytes]:
+        """Return a checkpoint, or the rest, in parts."""
+        if name == REST:
+            return [objects.dump_rest(self._counter, self._tombstones)]
+        c = self._checkpoints.get(name)
+        return [] if c is None else objects.dump(c)
+
+    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Replace checkpoints and the rest."""
+        loaded = [objects.load(data) for name, data in changes.items() if data and name != REST]
+        rest = changes.get(REST)
+        if rest is not None:
+            self.objects.touch(REST)
+            self._counter = self._tombstones.load(rest)
+        for name in changes:
+            if name != REST:
+                self._forget(name)
         for c in loaded:
-            for session, handle in c.opens:
-                self._opens.setdefault(session, {})[handle] = c
-            if c.deadline_ns is not None:
-                self._timers.append((c.deadline_ns, c.uid, None))
-            for section_id, section in c.sections.items():
-                self._arm(c, section_id, section.expiration_ns)
-        heapq.heapify(self._timers)
+            self._add(c)
+
+    def _forget(self, uid: bytes) -> None:
+        self.objects.touch(uid)
+        c = self._checkpoints.pop(uid, None)
+        if c is None:
+            return
+        if self._names.get(c.name) is c:
+            del self._names[c.name]
+        for session, handle in c.opens:
+            del self._opens[session][handle]
+            if not self._opens[session]:
+                del self._opens[session]
+
+    def _add(self, c: Checkpoint) -> None:
+        self.objects.touch(c.uid)
+        self._checkpoints[c.uid] = c
+        if c.linked:
+            self._names[c.name] = c
+        for session, handle in c.opens:
+            self._opens.setdefault(session, {})[handle] = c
+        if c.deadline_ns is not None:
+            heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
+        for section_id, section in c.sections.items():
+            self._arm(c, section_id, section.expiration_ns)
+
+    # Merges
+
+    def summary(self, name: bytes) -> Summary:
+        """Sum a checkpoint up."""
+        return objects.summary(self._checkpoints[name])
+
+    def tombstones(self) -> Sequence[bytes]:
+        """Return the uids deleted lately."""
+        return self._tombstones.uids()
+
+    def merge(self, foreign: Sequence[Foreign], context: Context) -> None:
+        """Take up checkpoints of other sides; their own sessions open them again by report."""
+        for f in foreign:
+            self.objects.touch(f.name)
+            mine = self._checkpoints.get(f.name)
+            merged = objects.merged(mine, f, self._policy)
+            if merged is None:
+                continue
+            if mine is not None:
+                self._forget(f.name)
+            self._settle_name(merged, f, context.now_ns)
+            if merged.linked or self._policy.detaches:
+                self._add(merged)
+                self._adopted.add(f.name)
+
+    def _settle_name(self, c: Checkpoint, f: Foreign, now_ns: int) -> None:
+        """Let one of two linked checkpoints of one name keep it."""
+        holder = self._names.get(c.name)
+        if not c.linked or holder is None:
+            return
+        if not (f.equal and c.mutations > holder.mutations):
+            c.linked = False
+            return
+        self.objects.touch(holder.uid)
+        del self._names[c.name]
+        holder.linked = False
+        if not self._policy.detaches:
+            self._forget(holder.uid)
+            self.objects.touch(REST)
+            self._tombstones.add(holder.uid, now_ns)
+        else:
+            self._adopted.add(holder.uid)
+
+    def _end_of_use(self, uid: bytes, now_ns: int) -> None:
+        """Apply the rules of a last close to what a merge took up and nobody has open."""
+        c = self._checkpoints.get(uid)
+        if c is None:
+            return
+        self._changing(c)
+        if c.active not in {o.node_id for o in c.opens.values()}:
+            c.active = None
+        if c.opens or (c.linked and c.deadline_ns is not None):
+            return
+        if c.unused(now_ns):
+            self._delete(c, now_ns)
+        elif c.deadline_ns is not None:
+            heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
 
     def check(self) -> None:
         """Assert every invariant."""
