@@ -56,8 +56,8 @@ class Checkpoint:
     deadline_ns: int | None = None  # of the retention, while nobody has it open
     generation: int = 0  # +1 when the retention timer starts or stops
     generated: int = 0  # counter of generated section ids
-    mutations: int = 0  # changes made
     used: int = 0  # bytes of data
+    mutations: int = 0  # +1 with each change of what a merge compares; opens do not count
     opens: dict[OpenKey, Opening] = field(default_factory=dict)
     sections: dict[bytes, Section] = field(default_factory=dict)  # in creation order
 
@@ -258,6 +258,8 @@ class Checkpoint:
             sum(1 for f in flags if f & OpenFlags.WRITE),
             self.active or 0,
             self.deadline_ns or 0,
+            self.uid,
+            self.mutations,
         )
 
     def check(self) -> None:

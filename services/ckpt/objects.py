@@ -70,6 +70,13 @@ class Tombstones:
                 break
             del self._deleted[oldest]
 
+    def discard(self, uid: bytes) -> None:
+        """Forget that a checkpoint was deleted: another side brings it back."""
+        self._deleted.pop(uid, None)
+
+    def __contains__(self, uid: bytes) -> bool:
+        return uid in self._deleted
+
     def uids(self) -> tuple[bytes, ...]:
         """Return the uids, oldest first."""
         return tuple(self._deleted)
@@ -161,8 +168,8 @@ def load(data: bytes) -> Checkpoint:
             deadline,
             generation,
             generated,
-            mutations,
             sum(len(s.data) for s in sections.values()),
+            mutations,
             {(SessionId(s), h): Opening(NodeId(n), f, Level(v)) for s, h, n, f, v in opens},
             sections,
         )
@@ -210,8 +217,8 @@ def merged(mine: Checkpoint | None, f: Foreign, policy: Policy) -> Checkpoint | 
         content.deadline_ns,
         content.generation,
         content.generated,
-        content.mutations,
         content.used,
+        content.mutations,
         {} if mine is None else dict(mine.opens),
         content.sections,
     )

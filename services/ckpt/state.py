@@ -212,14 +212,9 @@ class Checkpoints:
         return c
 
     def _opened(self, key: OpenKey, c: Checkpoint, opening: Opening) -> None:
-        self._changing(c)
+        self.objects.touch(c.uid)
         c.opened(key, opening)
         self._opens.setdefault(key[0], {})[key[1]] = c
-
-    def _changing(self, c: Checkpoint) -> None:
-        """Count a change that is about to be made: nothing can refuse it any more."""
-        self.objects.touch(c.uid)
-        c.mutations += 1
 
     def _find(self, caller: Caller, handle: int) -> tuple[Checkpoint, Opening]:
         c = self._opens.get(caller.session, {}).get(handle)
@@ -232,7 +227,7 @@ class Checkpoints:
         c = self._opens[session].pop(handle)
         if not self._opens[session]:
             del self._opens[session]
-        self._changing(c)
+        self.objects.touch(c.uid)
         if c.closed(key, now_ns):
             self._delete(c, now_ns)
         elif c.deadline_ns is not None:
@@ -252,9 +247,10 @@ class Checkpoints:
         c = self._names.get(name)
         if c is None:
             raise RefusalError(Status.ERR_NOT_EXIST)
-        self._changing(c)
+        self.objects.touch(c.uid)
         del self._names[name]
         c.linked = False
+        c.mutations += 1
         if not c.opens:
             self._delete(c, now_ns)
 
@@ -266,25 +262,25 @@ class Checkpoints:
         if not opening.flags & OpenFlags.WRITE and not free:
             raise RefusalError(Status.ERR_ACCESS)
         self.objects.touch(c.uid)
-        result = self._change_open(c, op, caller, context)
-        c.mutations += 1
-        return result
-
-    def _change_open(self, c: Checkpoint, op: OfHandle, caller: Caller, context: Context) -> Any:
         match op:
             case wire.RetentionDurationSet():
-                return _retention_set(c, op.duration_ns)
+                _retention_set(c, op.duration_ns)
+                c.mutations += 1
+                return None
             case wire.ActiveReplicaSet():
                 if not c.collocated:
                     raise RefusalError(Status.ERR_BAD_OPERATION)
                 c.active = caller.node_id
+                c.mutations += 1
                 return None
             case wire.Synchronize():
                 if c.synchronous:
                     raise RefusalError(Status.ERR_BAD_OPERATION)
                 return c.need_active()
             case _:
-                return self._change_section(c, op, context.now_ns)
+                changed = self._change_section(c, op, context.now_ns)
+                c.mutations += 1
+                return changed
 
     def _change_section(self, c: Checkpoint, op: Any, now_ns: int) -> Any:
         match op:
@@ -355,9 +351,10 @@ class Checkpoints:
         c = self._checkpoints.get(op.uid)
         section = c.sections.get(op.section_id) if c is not None else None
         if c is not None and section is not None and section.expiration_ns == op.expiration_ns:
-            self._changing(c)
+            self.objects.touch(c.uid)
             c.used -= len(section.data)
             del c.sections[op.section_id]
+            c.mutations += 1
 
     # Sessions and views
 
@@ -389,7 +386,7 @@ class Checkpoints:
                 self._reopen(node_id, told)
         for c in self._checkpoints.values():
             if c.active is not None and c.active not in view.members:
-                self._changing(c)
+                self.objects.touch(c.uid)
                 c.active = None
         for uid in sorted(self._adopted):
             self._end_of_use(uid, context.now_ns)
@@ -475,6 +472,8 @@ class Checkpoints:
                 self._forget(f.name)
             self._settle_name(merged, f, context.now_ns)
             if merged.linked or self._policy.detaches:
+                self.objects.touch(REST)
+                self._tombstones.discard(f.name)
                 self._add(merged)
                 self._adopted.add(f.name)
 
@@ -501,7 +500,7 @@ class Checkpoints:
         c = self._checkpoints.get(uid)
         if c is None:
             return
-        self._changing(c)
+        self.objects.touch(c.uid)
         if c.active not in {o.node_id for o in c.opens.values()}:
             c.active = None
         if c.opens or (c.linked and c.deadline_ns is not None):
@@ -515,6 +514,7 @@ class Checkpoints:
         """Assert every invariant."""
         for c in self._checkpoints.values():
             c.check()
+            assert c.uid not in self._tombstones
             assert not c.linked or self._names[c.name] is c
             assert all(self._opens[s][h] is c for s, h in c.opens)
         assert sum(map(len, self._opens.values())) == sum(
@@ -528,6 +528,7 @@ class Checkpoints:
             "sections": sum(len(c.sections) for c in self._checkpoints.values()),
             "data_bytes": sum(c.used for c in self._checkpoints.values()),
             "opens": sum(map(len, self._opens.values())),
+            "tombstones": len(self._tombstones.uids()),
         }
 
 
