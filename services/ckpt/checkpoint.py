@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Attributes, CreationFlags, Level, OpenFlags, SectionState
@@ -69,11 +69,20 @@ class Checkpoint:
     deadline_ns: int | None = None  # of the retention, while nobody has it open
     generation: int = 0  # +1 when the retention timer starts or stops
     generated: int = 0  # counter of generated section ids
-    used: int = 0  # bytes of data
-    memory: int = CHECKPOINT_OVERHEAD  # bytes in all
-    mutations: int = 0  # +1 with each change of what a merge compares; opens do not count
+    mutations: int = 0  # changes made, opens and closes too
     opens: dict[OpenKey, Opening] = field(default_factory=dict)
     sections: dict[bytes, Section] = field(default_factory=dict)  # in creation order
+    used: int = field(init=False)  # bytes of data
+    memory: int = field(init=False)  # bytes in all
+
+    def __post_init__(self) -> None:
+        self.used, self.memory = self._measured()
+
+    def _measured(self) -> tuple[int, int]:
+        """Return the bytes of data, and those that the checkpoint is taken to need in all."""
+        used = sum(len(s.data) for s in self.sections.values())
+        overhead = sum(SECTION_OVERHEAD + len(i) for i in self.sections)
+        return used, CHECKPOINT_OVERHEAD + len(self.name) + overhead + used
 
     @property
     def synchronous(self) -> bool:
@@ -107,8 +116,10 @@ class Checkpoint:
         nodes = {o.node_id for o in self.opens.values()}
         if self.active == opening.node_id and opening.node_id not in nodes:
             self.active = None
-        if self.opens:
-            return False
+        return not self.opens and self.unused(now_ns)
+
+    def unused(self, now_ns: int) -> bool:
+        """Apply the rules of the last close; True: the checkpoint is to be deleted now."""
         duration = self.attributes.retention_duration
         if not self.linked or duration == 0:
             return True
@@ -146,7 +157,8 @@ class Checkpoint:
         self.used += len(section.data)
         self.memory += SECTION_OVERHEAD + len(section_id) + len(section.data)
 
-    def _remove(self, section_id: bytes) -> None:
+    def remove(self, section_id: bytes) -> None:
+        """Take a section away."""
         section = self.sections.pop(section_id)
         self.used -= len(section.data)
         self.memory -= SECTION_OVERHEAD + len(section_id) + len(section.data)
@@ -193,20 +205,17 @@ class Checkpoint:
         """Delete a section."""
         self.need_active()
         self.find(section_id)
-        self._remove(section_id)
+        self.remove(section_id)
 
     def section_expiration_set(self, section_id: bytes, expiration_ns: int) -> None:
         """Set when a section expires."""
         self.need_active()
         self.find(section_id).expiration_ns = expiration_ns
 
-    def section_expired(self, section_id: bytes, expiration_ns: int) -> bool:
-        """Delete a section that still expires at this time; True: it did."""
+    def still_expires(self, section_id: bytes, expiration_ns: int) -> bool:
+        """True: there is such a section, and this is still when it expires."""
         section = self.sections.get(section_id)
-        if section is None or section.expiration_ns != expiration_ns:
-            return False
-        self._remove(section_id)
-        return True
+        return section is not None and section.expiration_ns == expiration_ns
 
     def write(self, elements: tuple[wire.WriteElement, ...], stamp: Stamp, room: Room) -> None:
         """Write all elements, or none."""
@@ -304,62 +313,12 @@ class Checkpoint:
             self.mutations,
         )
 
-    def values(self) -> list[Any]:
-        """Return everything as plain values, canonical."""
-        return [
-            self.uid,
-            self.name,
-            self.attributes,
-            self.creation_ns,
-            self.linked,
-            self.active,
-            self.deadline_ns,
-            self.generation,
-            self.generated,
-            self.mutations,
-            [[*key, o.node_id, o.flags, int(o.level)] for key, o in sorted(self.opens.items())],
-            [
-                [i, s.data, s.expiration_ns, s.last_update_ns, s.version, int(s.state)]
-                for i, s in self.sections.items()
-            ],
-        ]
-
     def check(self) -> None:
         """Assert every invariant."""
-        assert self.used == sum(len(s.data) for s in self.sections.values())
-        assert self.memory == _memory(self.name, self.sections)
+        assert (self.used, self.memory) == self._measured()
         assert self.deadline_ns is None or not self.opens
         assert self.linked or self.opens, "an unlinked checkpoint lives by its opens"
         assert (b"" in self.sections) == (self.attributes.max_sections == 1)
-
-
-def _memory(name: bytes, sections: dict[bytes, Section]) -> int:
-    """Return the bytes that a checkpoint is taken to need."""
-    of_sections = sum(SECTION_OVERHEAD + len(i) + len(s.data) for i, s in sections.items())
-    return CHECKPOINT_OVERHEAD + len(name) + of_sections
-
-
-def load(values: list[Any]) -> Checkpoint:
-    """Build a checkpoint from what `Checkpoint.values` returned."""
-    uid, name, attributes, creation, linked, active, deadline, *counters = values[:-2]
-    generation, generated, mutations = counters
-    sections = {i: Section(d, e, u, v, SectionState(s)) for i, d, e, u, v, s in values[-1]}
-    return Checkpoint(
-        uid,
-        name,
-        Attributes(*attributes),
-        creation,
-        linked,
-        None if active is None else NodeId(active),
-        deadline,
-        generation,
-        generated,
-        sum(len(s.data) for s in sections.values()),
-        _memory(name, sections),
-        mutations,
-        {(SessionId(s), h): Opening(NodeId(n), f, Level(v)) for s, h, n, f, v in values[-2]},
-        sections,
-    )
 
 
 def _shows(op: wire.SectionsGet, section: Section) -> bool:

@@ -5,47 +5,59 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Level, OpenFlags
-from openais.wire.codec import DecodeError, pack_state, unpack_state
-from openais.wire.status import ONE_SECOND_NS, TIME_END, Status
-from services.ckpt import checkpoint, rules
+from openais.wire.codec import DecodeError
+from openais.wire.status import TIME_END, Status
+from services.ckpt import checkpoint, objects, rules
 from services.ckpt.checkpoint import Checkpoint, Opening, OpenKey, Room, Stamp
+from services.ckpt.objects import Policy, Tombstones
 from services.ckpt.rules import OfHandle, ReadOfHandle, RefusalError, invalid
 from services.kit.machine import (
+    REST,
     Answer,
     Caller,
     Context,
     Effect,
+    Foreign,
     NodeId,
+    Objects,
     Report,
     SessionId,
+    Summary,
     View,
 )
 
 UID: Final = struct.Struct(">QIQ")  # ring sequence, creator node, counter
 KNOWN_FLAGS: Final = OpenFlags.READ | OpenFlags.WRITE | OpenFlags.CREATE
 EXPIRED_MAX: Final = 256  # operations proposed at a time
-TOMBSTONES_MAX: Final = 10_000  # uids of deleted checkpoints that a merge must not bring back
-TOMBSTONE_NS: Final = 3600 * ONE_SECOND_NS  # how long one is kept
 
 
 class Checkpoints:
-    """All checkpoints of the cluster. See `services.kit.machine.Machine`."""
+    """All checkpoints of the cluster. See `services.kit.machine.Machine`.
+
+    Args:
+        policy: how versions of two sides of a partition become one.
+    """
 
     table: Final = wire.TABLE
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = objects.DEFAULT) -> None:
+        self.objects: Final = Objects()
+        self.objects.touch(REST)
+        self.merges_losers: Final = policy.reads_losers
+        self._policy: Final = policy
+        self._tombstones: Final = Tombstones()
         self._counter = 0
         self._checkpoints: dict[bytes, Checkpoint] = {}  # by uid
         self._names: dict[bytes, Checkpoint] = {}  # the linked ones
         self._memory = 0  # bytes that all take
-        self._tombstones: dict[bytes, int] = {}  # uid -> when it was deleted, in that order
         self._opens: dict[SessionId, dict[int, Checkpoint]] = {}
         self._timers: list[tuple[int, bytes, bytes | None]] = []  # heap; None: retention
+        self._adopted: Final[set[bytes]] = set()  # merged; the view tells who has them open
 
     # Operations
 
@@ -190,18 +202,25 @@ class Checkpoints:
     def _create(
         self, name: bytes, attributes: wire.Attributes, caller: Caller, context: Context
     ) -> Checkpoint:
+        self.objects.touch(REST)
         self._counter += 1
         uid = UID.pack(context.view.ring.seq, caller.node_id, self._counter)
         c = Checkpoint(uid, name, attributes, context.now_ns)
-        c.memory += len(name)
+        self.objects.touch(uid)
         c.create_default(c.stamp(context.now_ns, context.view.ring))
         self._memory += c.memory
         self._checkpoints[uid] = self._names[name] = c
         return c
 
     def _opened(self, key: OpenKey, c: Checkpoint, opening: Opening) -> None:
+        self._changing(c)
         c.opened(key, opening)
         self._opens.setdefault(key[0], {})[key[1]] = c
+
+    def _changing(self, c: Checkpoint) -> None:
+        """Count a change that is about to be made: nothing can refuse it any more."""
+        self.objects.touch(c.uid)
+        c.mutations += 1
 
     def _find(self, caller: Caller, handle: int) -> tuple[Checkpoint, Opening]:
         c = self._opens.get(caller.session, {}).get(handle)
@@ -214,30 +233,29 @@ class Checkpoints:
         c = self._opens[session].pop(handle)
         if not self._opens[session]:
             del self._opens[session]
+        self._changing(c)
         if c.closed(key, now_ns):
             self._delete(c, now_ns)
         elif c.deadline_ns is not None:
             heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
 
     def _delete(self, c: Checkpoint, now_ns: int) -> None:
+        self.objects.touch(c.uid)
+        self.objects.touch(REST)
+        self._tombstones.add(c.uid, now_ns)
         del self._checkpoints[c.uid]
         self._memory -= c.memory
         if self._names.get(c.name) is c:
             del self._names[c.name]
-        self._tombstones[c.uid] = now_ns
-        for uid, deleted_ns in list(self._tombstones.items()):
-            if len(self._tombstones) <= TOMBSTONES_MAX and now_ns - deleted_ns < TOMBSTONE_NS:
-                break
-            del self._tombstones[uid]
 
     def _unlink(self, name: bytes, now_ns: int) -> None:
         _check_name(name)
         c = self._names.get(name)
         if c is None:
             raise unknown_name(name)
+        self._changing(c)
         del self._names[name]
         c.linked = False
-        c.mutations += 1
         if not c.opens:
             self._delete(c, now_ns)
 
@@ -254,6 +272,7 @@ class Checkpoints:
                 rule = "WR_ALL_REPLICAS: a write has reached all replicas when it returns"
                 raise RefusalError(Status.ERR_BAD_OPERATION, rule)
             return c.need_active()
+        self.objects.touch(c.uid)
         before = c.memory
         result = self._apply_change(c, op, caller, context)
         self._memory += c.memory - before
@@ -342,10 +361,12 @@ class Checkpoints:
 
     def _section_expire(self, op: wire.SectionExpire) -> None:
         c = self._checkpoints.get(op.uid)
-        before = c.memory if c is not None else 0
-        if c is not None and c.section_expired(op.section_id, op.expiration_ns):
-            self._memory += c.memory - before
-            c.mutations += 1
+        if c is None or not c.still_expires(op.section_id, op.expiration_ns):
+            return
+        self._changing(c)
+        before = c.memory
+        c.remove(op.section_id)
+        self._memory += c.memory - before
 
     # Sessions and views
 
@@ -377,7 +398,11 @@ class Checkpoints:
                 self._reopen(node_id, told)
         for c in self._checkpoints.values():
             if c.active is not None and c.active not in view.members:
+                self._changing(c)
                 c.active = None
+        for uid in sorted(self._adopted):
+            self._end_of_use(uid, context.now_ns)
+        self._adopted.clear()
         return []
 
     def _reopen(self, node_id: NodeId, told: wire.OpensReport) -> None:
@@ -389,41 +414,119 @@ class Checkpoints:
 
     # Memory
 
-    def dump(self) -> bytes:
-        """Return the whole state, canonical."""
-        ordered = [self._checkpoints[uid].values() for uid in sorted(self._checkpoints)]
-        tombstones = [[uid, at_ns] for uid, at_ns in self._tombstones.items()]
-        return pack_state([self._counter, ordered, tombstones])
+    def names(self) -> Iterable[bytes]:
+        """Return the uids, and the rest."""
+        return (REST, *self._checkpoints)
 
-    def load(self, data: bytes) -> None:
-        """Replace the whole state."""
-        try:
-            counter, values, tombstones = unpack_state(data)
-            loaded = [checkpoint.load(v) for v in values]
-        except (TypeError, ValueError, IndexError) as error:
-            raise DecodeError(f"checkpoints: {error}") from error
-        self._counter = counter
-        self._tombstones = dict(tombstones)
-        self._checkpoints = {c.uid: c for c in loaded}
-        self._names = {c.name: c for c in loaded if c.linked}
-        self._memory = sum(c.memory for c in loaded)
-        self._opens = {}
-        self._timers = []
+    def dump(self, name: bytes) -> list[bytes]:
+        """Return a checkpoint, or the rest, in parts."""
+        if name == REST:
+            return [objects.dump_rest(self._counter, self._tombstones)]
+        c = self._checkpoints.get(name)
+        return [] if c is None else objects.dump(c)
+
+    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Replace checkpoints and the rest."""
+        loaded = [objects.load(data) for name, data in changes.items() if data and name != REST]
+        rest = changes.get(REST)
+        if rest is not None:
+            self.objects.touch(REST)
+            self._counter = self._tombstones.load(rest)
+        for name in changes:
+            if name != REST:
+                self._forget(name)
         for c in loaded:
-            for session, handle in c.opens:
-                self._opens.setdefault(session, {})[handle] = c
-            if c.deadline_ns is not None:
-                self._timers.append((c.deadline_ns, c.uid, None))
-            for section_id, section in c.sections.items():
-                self._arm(c, section_id, section.expiration_ns)
-        heapq.heapify(self._timers)
+            self._add(c)
+
+    def _forget(self, uid: bytes) -> None:
+        self.objects.touch(uid)
+        c = self._checkpoints.pop(uid, None)
+        if c is None:
+            return
+        self._memory -= c.memory
+        if self._names.get(c.name) is c:
+            del self._names[c.name]
+        for session, handle in c.opens:
+            del self._opens[session][handle]
+            if not self._opens[session]:
+                del self._opens[session]
+
+    def _add(self, c: Checkpoint) -> None:
+        self.objects.touch(c.uid)
+        self._checkpoints[c.uid] = c
+        self._memory += c.memory
+        if c.linked:
+            self._names[c.name] = c
+        for session, handle in c.opens:
+            self._opens.setdefault(session, {})[handle] = c
+        if c.deadline_ns is not None:
+            heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
+        for section_id, section in c.sections.items():
+            self._arm(c, section_id, section.expiration_ns)
+
+    # Merges
+
+    def summary(self, name: bytes) -> Summary:
+        """Sum a checkpoint up."""
+        return objects.summary(self._checkpoints[name])
+
+    def tombstones(self) -> Sequence[bytes]:
+        """Return the uids deleted lately."""
+        return self._tombstones.uids()
+
+    def merge(self, foreign: Sequence[Foreign], context: Context) -> None:
+        """Take up checkpoints of other sides; their own sessions open them again by report."""
+        for f in foreign:
+            self.objects.touch(f.name)
+            mine = self._checkpoints.get(f.name)
+            merged = objects.merged(mine, f, self._policy)
+            if merged is None:
+                continue
+            if mine is not None:
+                self._forget(f.name)
+            self._settle_name(merged, f, context.now_ns)
+            if merged.linked or self._policy.detaches:
+                self._add(merged)
+                self._adopted.add(f.name)
+
+    def _settle_name(self, c: Checkpoint, f: Foreign, now_ns: int) -> None:
+        """Let one of two linked checkpoints of one name keep it."""
+        holder = self._names.get(c.name)
+        if not c.linked or holder is None:
+            return
+        if not (f.equal and c.mutations > holder.mutations):
+            c.linked = False
+            return
+        self.objects.touch(holder.uid)
+        del self._names[c.name]
+        holder.linked = False
+        if not self._policy.detaches:
+            self._forget(holder.uid)
+            self.objects.touch(REST)
+            self._tombstones.add(holder.uid, now_ns)
+        else:
+            self._adopted.add(holder.uid)
+
+    def _end_of_use(self, uid: bytes, now_ns: int) -> None:
+        """Apply the rules of a last close to what a merge took up and nobody has open."""
+        c = self._checkpoints.get(uid)
+        if c is None:
+            return
+        self._changing(c)
+        if c.active not in {o.node_id for o in c.opens.values()}:
+            c.active = None
+        if c.opens or (c.linked and c.deadline_ns is not None):
+            return
+        if c.unused(now_ns):
+            self._delete(c, now_ns)
+        elif c.deadline_ns is not None:
+            heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
 
     def check(self) -> None:
         """Assert every invariant."""
         assert self._memory == sum(c.memory for c in self._checkpoints.values())
         for c in self._checkpoints.values():
             c.check()
-            assert c.uid not in self._tombstones
             assert not c.linked or self._names[c.name] is c
             assert all(self._opens[s][h] is c for s, h in c.opens)
         assert sum(map(len, self._opens.values())) == sum(
@@ -439,7 +542,7 @@ class Checkpoints:
             "memory_bytes": self._memory,
             "memory_bytes_max": wire.MEMORY_MAX,
             "opens": sum(map(len, self._opens.values())),
-            "tombstones": len(self._tombstones),
+            "tombstones": len(self._tombstones.uids()),
         }
 
 
