@@ -68,6 +68,7 @@ class Toy:
         self.waiting: list[tuple[int, bytes, int, bytes]] = []
         self.deadlines: dict[bytes, int] = {}
         self.views: list[tuple[int, ...]] = []
+        self.order: dict[SessionId, list[int]] = {}  # numbers of the requests that added
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         if isinstance(operation, Expire):
@@ -83,6 +84,7 @@ class Toy:
             return []
         value = self.counters[operation.name] = self.counters.get(operation.name, 0) + 1
         self.owners[caller.session] = self.owners.get(caller.session, 0) + 1
+        self.order.setdefault(caller.session, []).append(caller.number)
         if operation.name.startswith(b"short"):
             self.deadlines[operation.name] = context.now_ns + 1_000_000_000
         effects: list[Effect] = [Answer(caller, Status.OK, Value(value))]
@@ -100,6 +102,7 @@ class Toy:
 
     def session_closed(self, session: SessionId, context: Context) -> list[Effect]:
         self.owners.pop(session, None)
+        self.order.pop(session, None)
         self.waiting = [w for w in self.waiting if w[1] != session]
         return []
 
@@ -131,19 +134,25 @@ class Toy:
                 [list(w) for w in self.waiting],
                 sorted([n, v] for n, v in self.deadlines.items()),
                 [list(v) for v in self.views],
+                sorted([s, v] for s, v in self.order.items()),
             ]
         )
 
     def load(self, data: bytes) -> None:
-        counters, owners, waiting, deadlines, views = unpack_state(data)
+        counters, owners, waiting, deadlines, views, order = unpack_state(data)
         self.counters = dict(counters)
         self.owners = {SessionId(s): v for s, v in owners}
         self.waiting = [(w[0], w[1], w[2], w[3]) for w in waiting]
         self.deadlines = dict(deadlines)
         self.views = [tuple(v) for v in views]
+        self.order = {SessionId(s): v for s, v in order}
 
     def check(self) -> None:
         assert all(v > 0 for v in self.counters.values())
+        for numbers in self.order.values():
+            assert numbers == sorted(set(numbers)), (
+                f"a session's requests were reordered: {numbers}"
+            )
 
     def describe(self) -> dict[str, int]:
         return {"counters": len(self.counters)}
