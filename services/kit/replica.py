@@ -13,7 +13,6 @@ what waited afterwards.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
@@ -37,6 +36,7 @@ from services.kit.machine import (
     View,
 )
 from services.kit.machine import Effect as MachineEffect
+from services.kit.memory import Memory
 from services.kit.sessions import Place, Record, Sessions
 
 ANNOUNCE_NS: Final = 6_000_000_000  # who has not announced by then is left out; > seat grace
@@ -192,6 +192,7 @@ class Replica:
         self.me: Final = NodeId(node_id)
         self.machine: Final = machine
         self.sessions: Final = Sessions()
+        self.memory: Final = Memory(machine, self.sessions, self._head)
         self.stats: Final = ReplicaStats()
         self.state = State.JOINING
         self.index = 0  # of the last event of the stream
@@ -205,7 +206,6 @@ class Replica:
         self._deferred: Final[deque[tuple[int, Any, int]]] = deque()
         self._deferred_bytes = 0
         self._proposed_ns = -PROPOSE_AGAIN_NS
-        self._digest = b""
         self._now = Now(0, 0)
         self._partial: Final[dict[int, _Partial]] = {}  # entries in fragments, by sender
         self._out: list[Effect] = []
@@ -414,7 +414,7 @@ class Replica:
             case entries.SessionClosed(now_ns, session):
                 self._session_closed(NodeId(node), SessionId(session), now_ns)
             case entries.Notified(session, serial):
-                record = self.sessions.open.get(SessionId(session))
+                record = self.sessions.find(SessionId(session))
                 if record is not None:
                     record.trim(serial)
             case entries.Fence(number):
@@ -440,6 +440,7 @@ class Replica:
         if place is Place.KNOWN:
             self._repeat(node, record, session, entry.number)
             return
+        self.sessions.objects.touch(session)
         record.acknowledge(entry.acknowledged)
         record.begin(entry.number)
         caller = Caller(node, session, entry.number)
@@ -496,12 +497,12 @@ class Replica:
         for effect in effects:
             match effect:
                 case Answer(caller, status, result):
-                    record = self.sessions.open.get(caller.session)
+                    record = self.sessions.find(caller.session)
                     body = b"" if result is None else self.machine.table.encode(result)
                     if record is not None:
                         self._answered(record, caller, status, body)
                 case Notify(session, message):
-                    record = self.sessions.open.get(session)
+                    record = self.sessions.find(session)
                     if record is not None:
                         self._notify(session, record, self.machine.table.encode(message))
 
@@ -660,22 +661,31 @@ class Replica:
 
     # Memory
 
-    def dump(self) -> bytes:
-        """Return everything that replicas share, canonical."""
-        view = self.view
+    def _head(self) -> bytes:
+        view, c = self.view, self.component
         assert view is not None
-        assert self.component is not None
-        c = self.component
+        assert c is not None
         return pack_state(
             [
                 [c.ring_seq, c.representative, c.number],
                 list(view.members),
                 sorted([node, int(reason)] for node, reason in self._departed.items()),
                 self.applied,
-                self.sessions.values(),
-                self.machine.dump(),
             ]
         )
+
+    def _load_head(self, data: bytes) -> None:
+        component, members, departed, self.applied = unpack_state(data)
+        self.component = RoundId(*component)
+        ring = RingId(self.component.ring_seq, self.component.representative)
+        self.view = View(ring, tuple(NodeId(n) for n in members), (), ())
+        self._departed = {node: Reason(reason) for node, reason in departed}
+
+    def dump(self) -> bytes:
+        """Return everything that replicas share, canonical."""
+        memory = self.memory
+        objects = [[name, b"".join(memory.dump(name))] for name in memory.names()]
+        return pack_state([self._head(), objects])
 
     def load(self, data: bytes) -> None:
         """Replace everything by what a replica dumped.
@@ -684,16 +694,13 @@ class Replica:
             DecodeError: damaged.
         """
         try:
-            component, members, departed, applied, sessions, machine = unpack_state(data)
-            self.machine.load(machine)
-            self.sessions.load(sessions)
-            self.component = RoundId(*component)
+            head, objects = unpack_state(data)
+            loaded: dict[bytes, bytes | None] = dict(objects)
+            gone: dict[bytes, bytes | None] = dict.fromkeys(self.memory.names())
+            self.memory.load(gone | loaded)
+            self._load_head(head)
         except (TypeError, ValueError) as error:
             raise DecodeError(f"state: {error}") from error
-        ring = RingId(self.component.ring_seq, self.component.representative)
-        self.view = View(ring, tuple(NodeId(n) for n in members), (), ())
-        self._departed = {node: Reason(reason) for node, reason in departed}
-        self.applied = applied
 
     def restore(self, data: bytes, index: int) -> None:
         """Take up a snapshot of this replica; the replay from ``index`` follows.
@@ -718,7 +725,7 @@ class Replica:
 
     def digest(self) -> bytes:
         """Return a digest of what replicas share."""
-        return hashlib.blake2b(self.dump(), digest_size=16).digest()
+        return self.memory.root()
 
     # Effects
 
