@@ -37,7 +37,7 @@ from services.kit.machine import (
 )
 from services.kit.machine import Effect as MachineEffect
 from services.kit.memory import Memory
-from services.kit.sessions import Record, Sessions
+from services.kit.sessions import Place, Record, Sessions
 
 ANNOUNCE_NS: Final = 6_000_000_000  # who has not announced by then is left out; > seat grace
 SETTLE_AGAIN_NS: Final = 500_000_000  # a settle that was lost with its sender is sent again
@@ -104,7 +104,7 @@ class FencePassed:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Entries were dropped before they were applied; send again when live what has no answer."""
+    """Entries were dropped, or are to be applied again; when live, send what has no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,7 @@ class ReplicaStats:
 
     operations_applied: int = 0
     operations_repeated: int = 0
+    operations_early: int = 0  # one before it in its session was missing
     operations_without_session: int = 0
     operations_failed: int = 0
     entries_malformed: int = 0
@@ -432,11 +433,12 @@ class Replica:
         if record is None or record.node_id != node:
             self.stats.operations_without_session += 1
             return
-        if record.seen(entry.number):
-            self.stats.operations_repeated += 1
-            answer = record.answers.get(entry.number)
-            if answer is not None and node == self.me:
-                self._out.append(Replied(session, entry.number, *answer))
+        place = record.place(entry.number, entry.after)
+        if place is Place.EARLY:
+            self.stats.operations_early += 1
+            return
+        if place is Place.KNOWN:
+            self._repeat(node, record, session, entry.number)
             return
         self.sessions.objects.touch(session)
         record.acknowledge(entry.acknowledged)
@@ -458,6 +460,15 @@ class Replica:
             return
         self.stats.operations_applied += 1
         self._perform(effects)
+
+    def _repeat(self, node: NodeId, record: Record, session: SessionId, number: int) -> None:
+        """Answer a request that was sent again as before."""
+        self.stats.operations_repeated += 1
+        if node != self.me or number in record.waiting or number <= record.acknowledged:
+            return
+        passed_over = (Status.ERR_TIMEOUT, b"given up before; a later request was served")
+        answer = record.answers.get(number, passed_over)
+        self._out.append(Replied(session, number, *answer))
 
     def _own(self, node: NodeId, now_ns: int, body: bytes) -> None:
         if node == self.me:
@@ -496,9 +507,7 @@ class Replica:
                         self._notify(session, record, self.machine.table.encode(message))
 
     def _answered(self, record: Record, caller: Caller, status: Status, body: bytes) -> None:
-        if caller.number > record.acknowledged:
-            record.answers[caller.number] = (status, body)
-        if record.node_id == self.me:
+        if record.answer(caller.number, (status, body)) and record.node_id == self.me:
             self._out.append(Replied(caller.session, caller.number, status, body))
 
     def _notify(self, session: SessionId, record: Record, body: bytes) -> None:
@@ -643,6 +652,8 @@ class Replica:
         told = {n: plan.announces[n] for n in reporting if n in plan.announces}
         for node, announce in told.items():
             self.sessions.revive(node, announce.sessions)
+        if any(self.sessions.open[s].again for s in self.sessions.of_node(self.me)):
+            self._out.append(Dropped())
         reports = {n: Report(n, a.report) for n, a in told.items()}
         self._perform(self.machine.view_changed(self.view, reports, context))
         self._move(State.LIVE)
