@@ -31,6 +31,12 @@ class Record:
     serial: int = 0  # of the last notification
     notified: int = 0  # the client has seen so many
     kept: list[tuple[int, bytes]] = field(default_factory=list)
+    outlives_membership: bool = False  # it does not go stale without quorum
+
+    @property
+    def without_quorum(self) -> Status:
+        """Return what a request without quorum is answered."""
+        return Status.ERR_TRY_AGAIN if self.outlives_membership else Status.ERR_UNAVAILABLE
 
     def seen(self, number: int) -> bool:
         """True: the request was applied."""
@@ -69,11 +75,19 @@ class Record:
             for number, answer in sorted(self.answers.items())
         ]
         kept = [list(item) for item in self.kept]
-        return [self.node_id, self.acknowledged, answers, self.serial, self.notified, kept]
+        return [
+            self.node_id,
+            self.acknowledged,
+            answers,
+            self.serial,
+            self.notified,
+            kept,
+            self.outlives_membership,
+        ]
 
 
 def _record(values: list[Any]) -> Record:
-    node_id, acknowledged, answers, serial, notified, kept = values
+    node_id, acknowledged, answers, serial, notified, kept, outlives_membership = values
     return Record(
         NodeId(node_id),
         acknowledged,
@@ -81,6 +95,7 @@ def _record(values: list[Any]) -> Record:
         serial,
         notified,
         [(item[0], item[1]) for item in kept],
+        outlives_membership,
     )
 
 
@@ -95,11 +110,13 @@ class Sessions:
         """Return the open sessions of a node, sorted."""
         return tuple(sorted(s for s, record in self.open.items() if record.node_id == node_id))
 
-    def opened(self, session: SessionId, node_id: NodeId) -> bool:
+    def opened(
+        self, session: SessionId, node_id: NodeId, *, outlives_membership: bool = False
+    ) -> bool:
         """Open a session; False: it is open, at this node or another."""
         if session in self.open:
             return False
-        self.open[session] = Record(node_id)
+        self.open[session] = Record(node_id, outlives_membership=outlives_membership)
         return True
 
     def closed(self, session: SessionId) -> None:

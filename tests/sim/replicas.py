@@ -15,20 +15,23 @@ from typing import Any
 from openais.wire.codec import pack_bundle
 from openais.wire.port import Change, Delivered, Member, Reason, RingId, View
 from services.kit import entries
-from services.kit.machine import Machine
-from services.kit.replica import (
+from services.kit.effects import (
     Dropped,
     FencePassed,
+    LeftOut,
     Moved,
     Now,
     Opened,
     Rejoin,
-    Replica,
     Replied,
     Send,
+    Stale,
     State,
     Told,
 )
+from services.kit.machine import Machine, SessionId
+from services.kit.quorum import NO_QUORUM, Ballot
+from services.kit.replica import Replica
 
 SECOND = 1_000_000_000
 
@@ -47,6 +50,8 @@ class Host:
     opened: list[Opened] = field(default_factory=list)
     fences: list[int] = field(default_factory=list)
     rejoins: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    stale: list[SessionId] = field(default_factory=list)
     down: bool = False
 
 
@@ -55,10 +60,12 @@ class Stage:
 
     Args:
         machine: makes a fresh machine for a node.
+        ballot: of every node.
     """
 
-    def __init__(self, machine: Callable[[int], Machine]) -> None:
+    def __init__(self, machine: Callable[[int], Machine], ballot: Ballot = NO_QUORUM) -> None:
         self._machine = machine
+        self._ballot = ballot
         self.hosts: dict[int, Host] = {}
         self.rings: list[list[int]] = []
         self.now_ns = SECOND
@@ -73,7 +80,7 @@ class Stage:
 
     def join(self, node_id: int, with_nodes: list[int] | None = None) -> Host:
         """A new process attaches; its ring may be that of others."""
-        host = Host(node_id, Replica(node_id, self._machine(node_id)))
+        host = Host(node_id, self._replica(node_id))
         self.hosts[node_id] = host
         ring = self._ring_of(with_nodes[0]) if with_nodes else []
         if not ring:
@@ -81,6 +88,22 @@ class Stage:
         ring.append(node_id)
         self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
         return host
+
+    def _replica(self, node_id: int) -> Replica:
+        return Replica(node_id, self._machine(node_id), self._ballot)
+
+    def rejoin(self, node_id: int) -> None:
+        """A process detaches and joins its ring as a new member, without memory."""
+        host = self.hosts[node_id]
+        ring = self._ring_of(node_id)
+        others = [n for n in ring if n != node_id]
+        self._view(ring, [], [(node_id, Reason.LEAVE)], only=others, members=others)
+        host.log.clear()
+        host.outbox.clear()
+        host.snapshot = None
+        host.down = False
+        host.replica = self._replica(node_id)
+        self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
 
     def _ring_of(self, node_id: int) -> list[int]:
         return next(ring for ring in self.rings if node_id in ring)
@@ -148,6 +171,10 @@ class Stage:
                     host.fences.append(number)
                 case Rejoin(rule):
                     host.rejoins.append(rule)
+                case LeftOut(rule):
+                    host.left_out.append(rule)
+                case Stale(session):
+                    host.stale.append(session)
                 case _:
                     assert isinstance(effect, Moved | Dropped)
 
@@ -192,7 +219,7 @@ class Stage:
     def restart(self, node_id: int) -> None:
         """Start the service again within its grace: snapshot, then replay."""
         host = self.hosts[node_id]
-        host.replica = Replica(node_id, self._machine(node_id))
+        host.replica = self._replica(node_id)
         host.down = False
         index = 0
         if host.snapshot is not None:

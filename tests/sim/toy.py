@@ -69,6 +69,9 @@ class Toy:
         self.deadlines: dict[bytes, int] = {}
         self.views: list[tuple[int, ...]] = []
 
+    def speak(self, version: int) -> None:
+        """Do nothing: there is one version."""
+
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         if isinstance(operation, Expire):
             self.counters.pop(operation.name, None)
