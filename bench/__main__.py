@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from bench import checkpoints, core, failover, idle, latency, network, oversubscribed, ring
+from bench import checkpoints, core, failover, idle, latency, network, oversubscribed, ring, seal
 from bench.client import ClientError
 from bench.network import NetworkError
 from bench.options import Options
@@ -22,6 +22,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Options], None]]] = {
     "idle": idle.main,
     "oversubscribed": oversubscribed.main,
     "checkpoints": checkpoints.main,
+    "seal": seal.main,
     "core": core.main,
 }
 NEED_NAMESPACES: Final = frozenset({"ring", "latency", "failover", "oversubscribed"})
@@ -35,12 +36,17 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="write bench/results/NAME.txt")
     parser.add_argument("--sizes", type=int, nargs="+", default=(), help="bytes of a message")
     parser.add_argument("--repeat", type=int, default=0, help="times, of each event of failover")
+    parser.add_argument("--minutes", type=float, default=0, help="of each case of oversubscribed")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in MEASUREMENTS]
     if unknown:
         parser.error(f"{unknown[0]}: no such measurement; there are {', '.join(MEASUREMENTS)}")
     options = Options(
-        arguments.quick, arguments.keep, max(0, arguments.repeat), tuple(arguments.sizes)
+        arguments.quick,
+        arguments.keep,
+        max(0, arguments.repeat),
+        max(0.0, arguments.minutes),
+        tuple(arguments.sizes),
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is taken down
     for name in arguments.names or MEASUREMENTS:

@@ -23,6 +23,7 @@ from typing import Final
 from bench.client import Client
 from bench.network import Network, network
 from bench.process import Process
+from bench.report import Report
 
 START_TIMEOUT_S: Final = 20.0
 RING_TIMEOUT_S: Final = 60.0
@@ -47,7 +48,6 @@ clm {{
 system {{
     run_dir: {directory}/run
     state_dir: {directory}/state
-{system}\
 }}
 logging {{
     to_stderr: yes
@@ -70,7 +70,6 @@ logging {{
 }}
 system {{
     state_dir: {directory}/state
-{system}\
 }}
 """
 
@@ -81,19 +80,13 @@ class Settings:
 
     Attributes:
         totem: lines of the section ``totem``, as (key, value).
-        real_time: False: neither real-time scheduling, the default of all, nor a nice value.
     """
 
     totem: tuple[tuple[str, str], ...] = ()
-    real_time: bool = True
 
     def lines(self) -> str:
         """Return the lines of the section ``totem``."""
         return "".join(f"    {key}: {value}\n" for key, value in self.totem)
-
-    def system(self) -> str:
-        """Return the lines of the section ``system``."""
-        return "" if self.real_time else "    sched_rr: no\n    priority: 0\n"
 
 
 class Cluster(ABC):
@@ -211,7 +204,6 @@ class Openais(Cluster):
                 directory=directory,
                 address=self.net.address(node),
                 totem=self.settings.lines(),
-                system=self.settings.system(),
             )
             (directory / "openais.conf").write_text(text, encoding="utf-8")
 
@@ -251,7 +243,6 @@ class Corosync(Cluster):
                 directory=directory,
                 nodes=nodes,
                 totem=self.settings.lines() + f"    keyfile: {directory}/authkey\n",
-                system=self.settings.system(),
             )
             (directory / "corosync.conf").write_text(text, encoding="utf-8")
 
@@ -300,6 +291,14 @@ def corosync_missing() -> str | None:
     if shutil.which("gcc") is None:
         return "corosync is installed, but its client needs gcc"
     return None
+
+
+def compared(report: Report) -> bool:
+    """Return whether corosync takes part; say so in the report if it does not."""
+    missing = corosync_missing()
+    if missing is not None:
+        report.line(missing)
+    return missing is None
 
 
 @contextlib.contextmanager

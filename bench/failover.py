@@ -21,7 +21,7 @@ from bench.contestants import (
     Openais,
     Settings,
     cluster,
-    corosync_missing,
+    compared,
 )
 from bench.options import Options
 from bench.process import ProcessError
@@ -135,13 +135,11 @@ def _events() -> Column:
 def main(options: Options) -> None:
     """Measure and print."""
     report = Report("failover", "until the last node has installed the new ring", keep=options.keep)
-    missing = corosync_missing()
-    if missing is not None:
-        report.line(missing)
+    takes_part = compared(report)
     columns: dict[str, Column] = {}
     for kind, title, settings in CONTESTANTS:
         columns[title] = _events()
-        if kind is Corosync and missing is not None:
+        if kind is Corosync and not takes_part:
             continue
         with cluster(kind, title, NODES, settings) as made:
             usual = REPETITIONS_QUICK if options.quick else REPETITIONS

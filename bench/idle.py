@@ -17,7 +17,7 @@ from bench.contestants import (
     Openais,
     Settings,
     cluster,
-    corosync_missing,
+    compared,
 )
 from bench.network import unavailable
 from bench.options import Options
@@ -93,13 +93,11 @@ def main(options: Options) -> None:
     seconds = SECONDS_QUICK if options.quick else SECONDS
     title = f"{NODES} nodes with nothing to do, {seconds:g} s; node 1 holds the token"
     report = Report("idle", title, keep=options.keep)
-    missing = corosync_missing()
-    if missing is not None:
-        report.line(missing)
+    takes_part = compared(report)
     report.row(["process", "CPU of a core", "RSS", "PSS"], WIDTHS)
     if (reason := unavailable()) is None:
         _daemons(report, Openais, "totemd", Settings(), seconds)
-        if missing is None:
+        if takes_part:
             _daemons(report, Corosync, "corosync udp plain", PLAIN, seconds)
             _daemons(report, Corosync, "corosync knet encrypted", ENCRYPTED, seconds)
     else:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from bench.client import Mode, Result, Run, play
-from bench.contestants import Cluster, contestants, corosync_missing
+from bench.contestants import Cluster, compared, contestants
 from bench.options import Options
 from bench.report import Report, median, ratio
 
@@ -85,8 +85,7 @@ def main(options: Options) -> None:
     """Measure and print."""
     title = f"{NODES} nodes, {SIZE} B, from the call of mcast to the delivery at the sender"
     report = Report("latency", title, keep=options.keep)
-    if (missing := corosync_missing()) is not None:
-        report.line(missing)
+    compared(report)
     report.row(["p50 / p99", *TITLES, "/ plain", "/ knet"], WIDTHS)
     with contestants(NODES) as clusters:
         measurement = Measurement(clusters, options)

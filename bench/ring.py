@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bench.client import Client, Mode, Run, play
-from bench.contestants import Cluster, contestants, corosync_missing
+from bench.contestants import Cluster, compared, contestants
 from bench.options import Options
 from bench.process import Process, ThreadTime, cpu_times
 from bench.report import Report, median, ratio
@@ -119,8 +119,7 @@ def main(options: Options) -> None:
     """Measure and print."""
     title = f"{NODES} nodes, a network namespace each, MTU 1500; a message counts at all of them"
     report = Report("ring", title, keep=options.keep)
-    if (missing := corosync_missing()) is not None:
-        report.line(missing)
+    compared(report)
     head = ["size", "senders", *TITLES, "/ plain", "/ knet"]
     report.row(head, WIDTHS)
     with contestants(NODES) as clusters:

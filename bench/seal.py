@@ -6,17 +6,21 @@ when the system hands the datagrams over singly (no UDP_GRO).
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Callable
 
+from bench.options import Options
+from bench.report import Report
 from totemd.seal import ALGORITHMS, ClusterKey, Opener, Sealer, block_size_max
 
 DATAGRAM_SIZE = 1_472  # an MTU of 1500 over IPv4
 MESSAGES_OF_ONE_DATAGRAM = (96, 1_428)
 BLOCKS = (2, 4, 8, 16, 44)  # datagrams
 KEY = bytes(range(128))
+CALLS = 500  # of one round
+ROUNDS = 15
+ROUNDS_QUICK = 2
+WIDTHS = (18, 10, 9, 8, 8, 10)
 
 
 def best_us(work: Callable[[], object], calls: int, rounds: int) -> float:
@@ -59,26 +63,17 @@ def measure(algorithm: int, message: bytes, calls: int, rounds: int) -> tuple[fl
     return best_us(seal, calls, rounds), opening(singly=False), opening(singly=True)
 
 
-def main() -> int:
+def main(options: Options) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.seal", description=__doc__)
-    parser.add_argument("--calls", type=int, default=500, help="of one round")
-    parser.add_argument("--rounds", type=int, default=15)
-    options = parser.parse_args()
+    title = f"microseconds per message, datagrams of at most {DATAGRAM_SIZE} B"
+    report = Report("seal", title, keep=options.keep)
+    report.row(["", "message", "datagrams", "seal", "open", "one by one"], WIDTHS)
     sizes = [(1, size) for size in MESSAGES_OF_ONE_DATAGRAM]
     sizes += [(count, block_size_max(DATAGRAM_SIZE, count)) for count in BLOCKS]
-    print(f"us per message, datagrams of at most {DATAGRAM_SIZE} B")
-    print(f"{'':>18} {'message':>9} {'datagrams':>9} {'seal':>7} {'open':>7} {'one by one':>10}")
+    rounds = ROUNDS_QUICK if options.quick else ROUNDS
     for name, algorithm in ALGORITHMS.items():
         for count, size in sizes:
-            sealing, opening, singly = measure(
-                algorithm, bytes(size), options.calls, options.rounds
-            )
-            print(
-                f"{name:>18} {size:>7} B {count:>9} {sealing:>7.2f} {opening:>7.2f} {singly:>10.2f}"
-            )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            times = measure(algorithm, bytes(size), CALLS, rounds)
+            cells = [name, f"{size:,} B", str(count), *(f"{us:.2f}" for us in times)]
+            report.row(cells, WIDTHS)
+    report.close()

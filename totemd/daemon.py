@@ -149,7 +149,8 @@ class Daemon:
 
     def _turn(self, server: IpcServer) -> None:
         began_ns = time.monotonic_ns()
-        timeout_ms = self._timeout_ms(began_ns)
+        deadline_ns = self._deadline_ns()
+        timeout_ms = 1 if server.pending else _until_ms(deadline_ns, began_ns)
         ready = self._poller.poll(timeout_ms)
         gap_ns = self._gap.measure(began_ns, timeout_ms * MS)
         if gap_ns > self._pause_ns:
@@ -165,8 +166,11 @@ class Daemon:
         if len(ready) > len(descriptors) or server.pending:
             for effects in self._port.receive(time.monotonic_ns()):
                 self._perform(effects)
-        self._expire()
-        self._perform(self._security.flush(self.node, time.monotonic_ns()))
+        now_ns = time.monotonic_ns()
+        if now_ns >= deadline_ns:  # what was set since lies ahead
+            self._expire(now_ns)
+        if self._security.talks:
+            self._perform(self._security.flush(self.node, now_ns))
         server.flush()
         if self._stopping and self.node.ring.leave_copies is None:
             self._perform(self.node.leave(time.monotonic_ns()))
@@ -178,12 +182,9 @@ class Daemon:
             self._network.drop_waiting()
         self._perform(self.node.pause(gap_ns, now_ns))
 
-    def _timeout_ms(self, now_ns: int) -> int:
-        if self._port.server.pending:
-            return 1
+    def _deadline_ns(self) -> int:
         network, node = self._network.deadline_ns(), self.node.deadline_ns()
-        deadline = network if node is None else min(network, node)
-        return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline) // MS)))
+        return network if node is None else min(network, node)
 
     def _receive(self) -> None:
         for link, train in self._network.receive(self._token_first):
@@ -224,8 +225,7 @@ class Daemon:
             tell = self.node.link_up if isinstance(change, LinkUp) else self.node.link_down
             self._perform(tell(change.node_id, now_ns))
 
-    def _expire(self) -> None:
-        now_ns = time.monotonic_ns()
+    def _expire(self, now_ns: int) -> None:
         deadline = self.node.deadline_ns()
         if deadline is not None and deadline <= now_ns:
             self._perform(self.node.expire(now_ns))
@@ -400,6 +400,10 @@ class Gap:
         suspended_ns = boot_ns - self._boot_ns - (now_ns - self._awake_ns)
         self._awake_ns, self._boot_ns = now_ns, boot_ns
         return busy_ns + max(late_ns, 0) + suspended_ns
+
+
+def _until_ms(deadline_ns: int, now_ns: int) -> int:
+    return min(SLEEP_MAX_MS, max(0, -((now_ns - deadline_ns) // MS)))
 
 
 def _groups(node: Node) -> list[dict[str, Any]]:

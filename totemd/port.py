@@ -68,6 +68,8 @@ class Port:
                 yield self._node.disconnected(local.ConnectionId(client), now_ns)
 
     def _message(self, client: int, message: object, now_ns: int) -> list[Effect]:
+        if type(message) is wire.Multicast and client in self._attached:
+            return self._request(client, message, now_ns)
         if isinstance(message, DecodeError):
             self.messages_malformed += 1
             if self.messages_malformed & (self.messages_malformed - 1) == 0:

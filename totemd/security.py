@@ -192,6 +192,11 @@ class Security:
             case _:
                 pass  # what a service with a memory needs to know
 
+    @property
+    def talks(self) -> bool:
+        """True: call `flush`."""
+        return self._index != self._cut or bool(self._says)
+
     def flush(self, node: Node, now_ns: int) -> list[Effect]:
         """Return the effects of what is to be said to the group, and cut its log."""
         effects: list[Effect] = []

@@ -335,13 +335,14 @@ class RandomRun:
     def _everybody_sends(self) -> None:
         """Let each node send into the idle ring: it gets its turn at once."""
         c = self.cluster
-        for node in sorted(c.running):
-            connection = c.attach(node, join=b"final")
-            c.run(100 * MS)
+        connections = {node: c.attach(node, join=b"final") for node in sorted(c.running)}
+        c.run(100 * MS)
+        for node, connection in connections.items():  # the token rests with another one each time
+            stream = c.running[node].life.streams[connection]
+            owed = 2 + sum(isinstance(event, Delivered) for event in stream)
             for guarantee in (2, 3):
                 self._multicast(node, connection, 100, guarantee)
-            stream = c.running[node].life.streams[connection]
             c.run(liveness.turn_ns(c))
-            if sum(isinstance(event, Delivered) for event in stream) != 2:
+            if sum(isinstance(event, Delivered) for event in stream) != owed:
                 raise AxiomError([Violation("L2", node, None, 0, "no turn in an idle ring")])
             c.run(100 * MS)

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from totemd.protocol.damping import HoldOffs
 from totemd.protocol.effects import (
     Cause,
     Effect,
@@ -99,7 +100,16 @@ class Stats:
 
 
 class Core:
-    """Shared state; see the module."""
+    """Shared state; see the module.
+
+    Args:
+        parameters: constants; all nodes should agree.
+        node_id: unique in the cluster, not 0.
+        boot_epoch: strictly larger than at every earlier start of this node.
+        stored_ring_seq: highest ring sequence number this node may have used.
+        seed: of random delays.
+        source: pulled while the token is here.
+    """
 
     def __init__(
         self,
@@ -159,6 +169,23 @@ class Core:
         self.token_times_ns: Final[deque[int]] = deque(maxlen=TOKEN_TIMES_MAX)
         self.adopt_members((node_id,))
         self.reset_ring()
+        self._begin_membership()
+
+    def _begin_membership(self) -> None:
+        """Know nothing yet of other nodes."""
+        p = self.parameters
+        self.hold_offs = HoldOffs(p.token_ns + p.consensus_ns, p.flap_max_ns)
+        self.agreed_on = p.agreed_on()
+        self.reaching: set[int] = set()  # of whom anything came since gathering began
+        self.hears_me: set[int] = set()  # who listed this node in its newest join
+        self.timed_out_ns = 0
+        self.timed_out_in_a_row = 0
+        # Nodes that fail each other begin no ring at once: while the joins that led to it are on
+        # the way, each new ring would break again, and the joins never end.
+        self.accused_until_ns = 0
+        # What waited for a node that overslept is of a membership that is gone: what others
+        # proposed then, taken for what they propose now, would set everybody against everybody.
+        self.deaf_until_ns = 0
 
     def _new_store(self, ring: RingId, senders: int = 1) -> Store:
         p = self.parameters

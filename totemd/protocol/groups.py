@@ -174,6 +174,8 @@ def _decode_list(data: bytes | memoryview) -> ProcessList:
     entries = []
     for _ in range(count):
         space, connection, pid, entry_age = _ENTRY.unpack_from(data, offset)
+        if entry_age > age:
+            raise GroupDecodeError("process list: an entry is of an age the sender does not know")
         name, offset = _read_name(data, offset + _ENTRY.size)
         entries.append((GroupKey(Space(space), name), connection, pid, entry_age))
     ring = RingId(seq, representative)

@@ -11,12 +11,11 @@ from totemd.protocol.core import (
     OPERATIONAL,
     RECOVERY,
     RING_SEQ_STEP,
-    FrameSource,
 )
-from totemd.protocol.damping import HoldOffs
 from totemd.protocol.effects import Cause, Persist, Retired
 from totemd.protocol.messages import (
     NODES_MAX,
+    OFFSET_MAX,
     Commit,
     Entry,
     Join,
@@ -25,7 +24,6 @@ from totemd.protocol.messages import (
     RingId,
     Token,
 )
-from totemd.protocol.parameters import RingParameters
 from totemd.protocol.recovery import Recovery
 from totemd.protocol.timers import Timer
 
@@ -44,30 +42,6 @@ GRACE: Final = 4  # times as long as it was late a verdict is put off, once
 
 class Membership(Recovery):
     """The GATHER and COMMIT states."""
-
-    def __init__(
-        self,
-        parameters: RingParameters,
-        node_id: int,
-        boot_epoch: int,
-        stored_ring_seq: int,
-        seed: int,
-        source: FrameSource,
-    ) -> None:
-        super().__init__(parameters, node_id, boot_epoch, stored_ring_seq, seed, source)
-        unit_ns = parameters.token_ns + parameters.consensus_ns
-        self.hold_offs: Final = HoldOffs(unit_ns, parameters.flap_max_ns)
-        self.agreed_on: Final = parameters.agreed_on()
-        self.reaching: Final[set[int]] = set()  # of whom anything came since gathering began
-        self.hears_me: Final[set[int]] = set()  # who listed this node in its newest join
-        self.timed_out_ns = 0
-        self.timed_out_in_a_row = 0
-        # Nodes that fail each other begin no ring at once: while the joins that led to it are on
-        # the way, each new ring would break again, and the joins never end.
-        self.accused_until_ns = 0
-        # What waited for a node that overslept is of a membership that is gone: what others
-        # proposed then, taken for what they propose now, would set everybody against everybody.
-        self.deaf_until_ns = 0
 
     def gather(self, cause: Cause, failing: frozenset[int] = frozenset()) -> None:
         """Leave the ring, or begin again: propose a membership.
@@ -381,8 +355,29 @@ class Membership(Recovery):
         agreed = set(nodes) == self.proc - self.fail and ct.ring.seq > self.ring_id.seq
         if self.now_ns < self.deaf_until_ns:
             return
-        if agreed and ct.index < len(nodes) and nodes[ct.index] == self.me:
+        if not agreed or ct.index == len(nodes) or nodes[ct.index] != self.me:
+            return
+        liars = self._far_from(ct)
+        if liars:
+            self.stats.protocol_errors += 1
+            self.note("protocol_error", what="commit token", nodes=sorted(liars))
+            self.gather_again(Cause.PROTOCOL_ERROR, liars)
+        else:
             self._enter_commit(ct)
+
+    def _far_from(self, ct: Commit) -> frozenset[int]:
+        """Return who claims a position in the ring of this node that a commit token cannot tell.
+
+        No ring is so long that its members are so far apart: the file of ring numbers of one is
+        lost, or it is broken.
+        """
+        mine = self.old.aru
+        return frozenset(
+            e.node
+            for e in ct.entries
+            if e.old_ring == self.installed_ring
+            and max(abs(e.old_aru - mine), abs(e.high_delivered - mine)) > OFFSET_MAX
+        )
 
     def on_commit_commit(self, ct: Commit) -> None:
         """The second pass: everybody has filled in."""

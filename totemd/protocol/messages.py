@@ -25,6 +25,7 @@ JOIN: Final = struct.Struct(">QQHH")  # boot epoch, max ring seq, n proc, n fail
 COMMIT: Final = struct.Struct(">QHHB3x")  # token_seq, index, n members, n rings
 COMMIT_RING: Final = struct.Struct(">IQQ")  # representative, seq, base aru
 COMMIT_ENTRY: Final = struct.Struct(">IBBHii")  # node, ring, flags, n obligations, aru, delivered
+OFFSET_MAX: Final = (1 << 31) - 1  # of a position from the lowest aru of its ring
 MERGE: Final = struct.Struct(">HH")  # n members, reserved
 PROBE: Final = struct.Struct(">BBHQQ")  # kind, link, size, time, echo
 assert HEADER.size == 16
@@ -41,6 +42,7 @@ SEQ_MAX: Final = 1 << 63
 REQUESTS_MAX: Final = 64
 REQUEST_COUNT_MAX: Final = 256
 REQUESTED_MAX: Final = 1024
+COUNT_MAX: Final = 1 << 31  # of fcc and backlog
 DATAGRAM_SIZE_MAX: Final = 65_507
 UDP_OVERHEAD_IPV4: Final = 28
 UDP_OVERHEAD_IPV6: Final = 48
@@ -285,6 +287,8 @@ def _decode_token(ring: RingId, data: bytes) -> Token:
         raise DecodeError("token: length does not match the number of requests")
     if max(token_seq, seq) > SEQ_MAX or aru > seq:
         raise DecodeError("token: seq or aru out of range")
+    if max(fcc, backlog) > COUNT_MAX:
+        raise DecodeError("token: a count out of range")
     start = HEADER.size + TOKEN.size
     requests = tuple(map(Request._make, REQUEST.iter_unpack(data[start:]))) if count else ()
     if any(not 0 < r.count <= REQUEST_COUNT_MAX or r.first + r.count - 1 > seq for r in requests):
@@ -348,7 +352,9 @@ def _encode_commit(c: Commit) -> bytes:
             continue
         base = bases[e.old_ring]
         flags = FILLED | (RECEIVED if e.received else 0)
-        aru, delivered = e.old_aru - base, e.high_delivered - base
+        # Further apart than fits they are not of one ring: the receiver refuses that, clamped too.
+        aru = min(e.old_aru - base, OFFSET_MAX)
+        delivered = max(-OFFSET_MAX, min(e.high_delivered - base, OFFSET_MAX))
         ring = rings.index(e.old_ring)
         parts.append(COMMIT_ENTRY.pack(e.node, ring, flags, len(e.obligations), aru, delivered))
     parts += [_pack_ids(e.obligations) for e in c.entries if e.obligations]
@@ -370,6 +376,8 @@ def _decode_commit(ring: RingId, data: bytes) -> Commit:
             raise DecodeError("commit: seq over 2^63")
         rings.append((RingId(seq, representative), base))
         offset += COMMIT_RING.size
+    if len({ring_id for ring_id, _ in rings}) < n_rings:
+        raise DecodeError("commit: a ring stands twice")
     return _decode_entries(ring, token_seq, index, rings, data, offset, count)
 
 

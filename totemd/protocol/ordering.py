@@ -99,7 +99,7 @@ class Store:
             return asked
         known = {seq for r in asked for seq in range(r.first, r.first + r.count)}
         found: list[list[int]] = []
-        room = REQUESTED_MAX - len(known)
+        room = REQUESTED_MAX - sum(r.count for r in asked)
         for seq in range(self.aru + 1, upper + 1):
             if seq in self.messages or seq in known:
                 continue

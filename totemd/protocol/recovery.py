@@ -25,10 +25,11 @@ class Recovery(Visits):
         """Take up the filled commit token: plan what is exchanged and what is owed."""
         entries = {entry.node: entry for entry in filled.entries}
         trans = tuple(n for n, e in sorted(entries.items()) if e.old_ring == self.installed_ring)
-        low = min((entries[n].old_aru for n in trans), default=0)
-        if self.me not in trans or low < self.old.released:
-            self._contradicted(entries, trans)
+        liars = frozenset(n for n in trans if not self._is_possible(entries[n]))
+        if self.me not in trans or liars:
+            self._contradicted(entries, liars, denied=self.me not in trans or self.me in liars)
             return
+        low = min(entries[n].old_aru for n in trans)
         self.reset_ring()
         self.commit = filled
         self.transitional = trans
@@ -47,8 +48,20 @@ class Recovery(Visits):
         self.move(State.RECOVERY, Cause.COMMIT_FILLED)
         self.timers.set(Timer.TOKEN_LOSS, self.now_ns + self.token_loss_ns)
 
-    def _contradicted(self, entries: dict[int, Entry], trans: tuple[int, ...]) -> None:
-        """A member claims to have less of this ring than everybody was known to have.
+    def _is_possible(self, entry: Entry) -> bool:
+        """True: a member of this ring may have that much of it, no less than all are known to.
+
+        Nobody numbers further from what he released than a store holds, and he released only
+        what this node has: together at most twice that from what this node released.
+        """
+        released = self.old.released
+        most = max(entry.old_aru, entry.high_delivered)
+        return released <= entry.old_aru and most <= released + 2 * self.old.limit
+
+    def _contradicted(
+        self, entries: dict[int, Entry], liars: frozenset[int], *, denied: bool
+    ) -> None:
+        """A member claims to have of this ring what it cannot have, or lacks what all have.
 
         It is another life of a node whose file of ring numbers was lost. It is left out until it
         has had a ring of its own, or no attempt would ever succeed. If what is said of this node
@@ -56,14 +69,8 @@ class Recovery(Visits):
         would end in the same way at once.
         """
         released = self.old.released
-        liars = frozenset(
-            n
-            for n, e in entries.items()
-            if e.old_ring == self.installed_ring and e.old_aru < released
-        )
         self.stats.protocol_errors += 1
         self.note("protocol_error", what="commit token", nodes=sorted(liars), released=released)
-        denied = self.me in liars or self.me not in trans
         self.gather(Cause.PROTOCOL_ERROR, frozenset(entries) - {self.me} if denied else liars)
 
     def recovery_step(self, token: Token) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from totemd.protocol.core import GATHER, OPERATIONAL, FrameSource, Order
+from totemd.protocol.core import GATHER, OPERATIONAL, Order
 from totemd.protocol.effects import Cause, Configuration, ConfigurationKind, Effect, State
 from totemd.protocol.membership import LEAVE_COPIES, LEAVE_DRAIN_NS, STARVED_NS, Membership
 from totemd.protocol.messages import (
@@ -22,7 +22,6 @@ from totemd.protocol.messages import (
     Message,
     Token,
 )
-from totemd.protocol.parameters import RingParameters
 from totemd.protocol.timers import Timer
 
 LOOPBACK_STEPS_MAX: Final = 1000  # messages to oneself handled in one call
@@ -32,32 +31,14 @@ Handler = Callable[["Ring", Any], None]
 
 
 class Ring(Membership):
-    """One node's part of the ring.
+    """One node's part of the ring; arguments as `Core`."""
 
-    Args:
-        parameters: constants; all nodes should agree.
-        node_id: unique in the cluster, not 0.
-        boot_epoch: strictly larger than at every earlier start of this node.
-        stored_ring_seq: highest ring sequence number this node may have used.
-        seed: of random delays.
-        source: pulled while the token is here.
-    """
-
-    def __init__(
-        self,
-        parameters: RingParameters,
-        node_id: int,
-        boot_epoch: int,
-        stored_ring_seq: int,
-        seed: int,
-        source: FrameSource,
-    ) -> None:
-        super().__init__(parameters, node_id, boot_epoch, stored_ring_seq, seed, source)
-        self._handlers = HANDLERS[self.state]
+    _handlers: dict[type, Handler]  # of the present state
 
     def start(self, now_ns: int) -> list[Effect]:
         """Deliver the boot configuration, this node alone, and look for others."""
         self.now_ns = self.booted_ns = now_ns
+        self._handlers = HANDLERS[self.state]
         ring, members = self.installed_ring, self.installed_members
         self.emit(Configuration(ConfigurationKind.REGULAR, ring, members, None, (), ()))
         self.gather(Cause.BOOT)

@@ -14,6 +14,7 @@ from totemd.protocol.effects import Cause, Deliver, Multicast, Unicast
 from totemd.protocol.flow import allowance, part_of_backlog
 from totemd.protocol.idle import Idle
 from totemd.protocol.messages import (
+    COUNT_MAX,
     ENCAPSULATED,
     POST,
     SEQ_MAX,
@@ -47,6 +48,10 @@ class Visits(Idle):
         stats = self.stats
         stats.messages_received += 1
         store = self.old
+        held = self.held
+        if held is not None and m.seq > held.seq:
+            self._unnumbered(m)
+            return
         if not store.add(m):
             stats.messages_duplicate += 1
             if m.originator == self.me:
@@ -68,6 +73,11 @@ class Visits(Idle):
         self.newest_of = sender
         if self.lone_sender != sender:
             self.lone_sender = sender if self.lone_sender == NOBODY else SEVERAL
+
+    def _unnumbered(self, m: Data) -> None:
+        """Drop a message whose number nobody can have given out: the token is here."""
+        self.stats.protocol_errors += 1
+        self.note_peer("protocol_error", self.sender, what="data", seq=m.seq)
 
     def _raise_priority(self, m: Data) -> None:
         """What the predecessor sends now is younger than the token that is on the way to us."""
@@ -135,7 +145,8 @@ class Visits(Idle):
         operational = self.state is OPERATIONAL
         store = self.old if operational else self.new
         assert store is not None
-        if not store.high <= token.seq <= store.released + store.limit:
+        jumps = token.token_seq > self.my_token_seq + len(self.ring_members)
+        if jumps or not store.high <= token.seq <= store.released + store.limit:
             self._contradiction(token, store)
             return
         self.my_token_seq = token.token_seq
@@ -331,14 +342,16 @@ class Visits(Idle):
 
     def _account(self, token: Token, sent: int) -> None:
         if sent != self.sent_last_visit:
-            token.fcc = max(0, token.fcc + sent - self.sent_last_visit)
+            fcc = token.fcc + sent - self.sent_last_visit
+            token.fcc = max(0, min(fcc, COUNT_MAX))
             self.sent_last_visit = sent
         if self.state is OPERATIONAL:
             backlog = self.source.backlog_frames()
         else:
             backlog = len(self.recovery_queue)
         if backlog != self.backlog_last_visit:
-            token.backlog = max(0, token.backlog + backlog - self.backlog_last_visit)
+            waiting = token.backlog + backlog - self.backlog_last_visit
+            token.backlog = max(0, min(waiting, COUNT_MAX))
             self.backlog_last_visit = backlog
 
     def _numbers_used_up(self, token: Token) -> bool:

@@ -97,10 +97,11 @@ class GroupClient:
                 flags; ERR_TRY_AGAIN with ONE_NONBLOCKING when nothing waits.
         """
         link = self._connection.link
-        self._queue.quiet()
         if flags in CS_WAITS:
             link.leave_to_itself()
+            self._queue.quiet(served=False)
         elif self._watch is not None:
+            self._queue.quiet()
             link.serve()
         try:
             return self._queue.dispatch(flags)

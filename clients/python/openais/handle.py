@@ -5,7 +5,6 @@ A descriptor is readable while something waits, for every poller, level triggere
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections import deque
@@ -69,6 +68,8 @@ class CallbackQueue:
         self._closed = False
         self._lost = False
         self._nudged = False
+        self._signalled = False  # the descriptor is readable
+        self._served = False  # a dispatch is going to look anyway
         self._count = 0
         self.bytes_waiting = 0
 
@@ -87,12 +88,13 @@ class CallbackQueue:
         with self._condition:
             if not self._closed:
                 self._nudged = True
-                os.eventfd_write(self._fd, 1)
+                self._write()
 
-    def quiet(self) -> None:
-        """Take a nudge back."""
+    def quiet(self, *, served: bool = True) -> None:
+        """Take a nudge back; if ``served``, do not signal until the dispatch that follows ends."""
         with self._condition:
             self._nudged = False
+            self._served = served
             if not self._closed and not self._waiting:
                 self._drain()
 
@@ -120,9 +122,13 @@ class CallbackQueue:
             self._signal()
 
     def _signal(self) -> None:
-        if len(self._waiting) <= 1 or self._lost:
-            os.eventfd_write(self._fd, 1)
+        self._write()
         self._condition.notify()
+
+    def _write(self) -> None:
+        if not self._signalled and not self._served:
+            self._signalled = True
+            os.eventfd_write(self._fd, 1)
 
     def drop(self, tag: object) -> None:
         """Forget the callbacks with a tag."""
@@ -140,13 +146,13 @@ class CallbackQueue:
         with self._condition:
             if not self._closed:
                 self._lost = True
-                os.eventfd_write(self._fd, 1)
+                self._write()
                 self._condition.notify_all()
 
     def _drain(self) -> None:
-        if not self._lost and not self._nudged:
-            with contextlib.suppress(BlockingIOError):  # not readable is what is wanted
-                os.eventfd_read(self._fd)
+        if self._signalled and not self._lost and not self._nudged:
+            self._signalled = False
+            os.eventfd_read(self._fd)
 
     def _pop(self, *, wait: bool) -> _Batch | None:
         with self._condition:
@@ -194,10 +200,22 @@ class CallbackQueue:
             InvalidParamError: unknown flags.
         """
         try:
-            flags = DispatchFlags(flags)
+            return self._dispatch(flags)
+        finally:
+            self._end_served()
+
+    def _end_served(self) -> None:
+        with self._condition:
+            self._served = False
+            if not self._closed and (self._waiting or self._lost or self._nudged):
+                self._write()
+
+    def _dispatch(self, given: DispatchFlags | int) -> int:
+        try:
+            flags = DispatchFlags(given)
         except ValueError:
             raise InvalidParamError(
-                self._name, f"no DispatchFlags have the value {flags}"
+                self._name, f"no DispatchFlags have the value {given}"
             ) from None
         if self._closed:
             raise BadHandleError(self._name, "closed")

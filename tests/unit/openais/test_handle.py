@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from openais.handle import CallbackQueue
+from openais.errors import InvalidParamError
+from openais.handle import CallbackQueue, DispatchFlags
 
 
 @pytest.fixture
@@ -44,4 +45,18 @@ def test_a_nudge_is_not_taken_back_while_something_waits(queue: CallbackQueue) -
     queue.push_all(lambda _item: None, [1])
     queue.nudge()
     queue.quiet()
+    assert readable(queue)
+
+
+def test_what_comes_while_a_dispatch_is_going_to_look_is_signalled_only_if_it_is_left(
+    queue: CallbackQueue,
+) -> None:
+    queue.quiet()
+    queue.push_all(lambda _item: None, [1, 2])
+    assert not readable(queue)
+    queue.dispatch(DispatchFlags.ONE)
+    assert readable(queue)
+    queue.quiet()
+    with pytest.raises(InvalidParamError):
+        queue.dispatch(77)
     assert readable(queue)

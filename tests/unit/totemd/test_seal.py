@@ -130,6 +130,15 @@ def test_reports_of_wrong_digests_are_bounded() -> None:
     assert refused(opener) == {seal.DIGEST: count}
 
 
+def test_a_datagram_that_was_made_longer_is_refused() -> None:
+    sealer, opener = pair()
+    (datagram,) = sealer.seal(b"hello")
+    for more in (1, 100, 60_000):
+        longer = datagram + bytes(more)
+        assert opener.open_train(longer, len(longer), f"source{more}", 0) == []
+    assert open_one(opener, [datagram]) == b"hello"
+
+
 def test_a_replay_is_dropped_and_disorder_is_not() -> None:
     sealer, opener = pair()
     datagrams = [*sealer.seal(b"first")] + [d for k in range(50) for d in sealer.seal(b"%d" % k)]

@@ -146,7 +146,7 @@ class Assembler:
         node_id, node_name = self._identify(local_entry, interfaces)
         timing.complete(self._totem, len(nodes), self._problems)
         if self._given.testing:
-            self._check_buffer(len(nodes))  # else totemd looks itself
+            self._check_buffer()  # else totemd looks itself
         return NodeConfig(
             path=self._given.path,
             amf_file=self._amf_file(),
@@ -277,9 +277,9 @@ class Assembler:
             **{field: totem.integer(key) for field, key in _NUMBERS.items()},
         )
 
-    def _check_buffer(self, nodes_count: int) -> None:
+    def _check_buffer(self) -> None:
         totem, granted = self._totem, self._machine.receive_buffer_max_bytes
-        window = totem.optional_integer("window_size") or timing.automatic_window(nodes_count)
+        window = totem.optional_integer("window_size") or 0  # the ring's own choice fits
         wanted = window * totem.integer("netmtu")
         if granted is not None and wanted > granted:
             self._problems.warning(

@@ -36,7 +36,9 @@ def receive(socket: zmq.Socket[bytes]) -> list[Buffer]:
         zmq.Again: nothing waits.
         DecodeError: what came is not a bundle.
     """
-    frames: list[Buffer] = [socket.recv(zmq.DONTWAIT)]
-    while socket.getsockopt(zmq.RCVMORE):
-        frames.append(socket.recv(zmq.DONTWAIT, copy=False).buffer)
+    frame = socket.recv(zmq.DONTWAIT, copy=False)
+    frames: list[Buffer] = [frame.bytes]
+    while frame.more:
+        frame = socket.recv(zmq.DONTWAIT, copy=False)
+        frames.append(frame.buffer)
     return unpack_frames(frames)

@@ -161,7 +161,7 @@ class IpcServer:
         """Let a poller wake up for this server; it adds and removes its clients' pidfds."""
         self._poller = poller
         poller.register(self._socket)
-        poller.register(self._monitor)
+        poller.register(self._monitor, drained=True)
 
     @property
     def pending(self) -> bool:

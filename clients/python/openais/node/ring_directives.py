@@ -335,8 +335,9 @@ _MEMBERSHIP: Final = (
     Directive(
         "send_join",
         milliseconds(0, DAY_MS),
-        meaning="random delay before a join message: many nodes starting together send less",
-        otherwise="5 with more than 16 nodelist entries, else 0",
+        "0",
+        "longest random delay before a join message: many nodes starting together send less. `0`: "
+        "5 for a join that concerns more than 16 nodes, else none",
         aliases=("join_coalesce",),
     ),
     Directive(

@@ -11,8 +11,6 @@ from openais.node.tree import Problems
 from openais.node.values import Value
 
 MAX_MESSAGES: Final = 17  # of one token visit
-MANY_NODES: Final = 16  # above it joins are sent with a random delay
-COALESCE_MS: Final = 5  # the longest such delay
 
 RULES: Final[dict[str, Callable[[BoundSection, int], Value]]] = {
     # key -> its value from the section so far and the token timeout of a ring of all nodes, in
@@ -46,11 +44,6 @@ def ip_version(totem: BoundSection) -> str:
     return "ipv4" if totem.text("transport") == "udp" else "ipv6-4"
 
 
-def automatic_window(nodes_count: int) -> int:
-    """Return the messages per rotation where nobody says."""
-    return max(50, 16 * nodes_count)
-
-
 def runtime_token_ms(totem: BoundSection, nodes_count: int) -> int:
     """Return the token timeout of a ring of all nodes: it grows above two."""
     return totem.integer("token") + max(0, nodes_count - 2) * totem.integer("token_coefficient")
@@ -65,7 +58,6 @@ def complete(totem: BoundSection, nodes_count: int, problems: Problems) -> None:
     token = runtime_token_ms(totem, nodes_count)
     for key, rule in RULES.items():
         totem.fill(key, rule(totem, token), DERIVED)
-    totem.fill("send_join", COALESCE_MS if nodes_count > MANY_NODES else 0, DERIVED)
     totem.fill("block_unlisted_ips", nodes_count > 0, DERIVED)
     _Checks(totem, token, problems).run(nodes_count)
 

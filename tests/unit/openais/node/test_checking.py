@@ -78,7 +78,7 @@ def test_datagrams_longer_than_the_interface_takes_are_a_warning(tmp_path: Path)
         MACHINE, mtu_bytes={"192.168.1.7": 1500}.get, receive_buffer_max_bytes=212_992
     )
     path = tmp_path / "openais.conf"
-    path.write_text(in_totem("netmtu: 9000"))
+    path.write_text(in_totem("netmtu: 9000\nwindow_size: 50"))
     warnings = check(path, {}, machine=machine).warnings
     assert [warning.partition(": ")[2].partition(": ")[2] for warning in warnings] == [
         "totem.netmtu: 9000 is over the MTU 1500 of the interface that has 192.168.1.7",
