@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Attributes, CreationFlags, Level, OpenFlags, SectionState
@@ -93,8 +93,10 @@ class Checkpoint:
         nodes = {o.node_id for o in self.opens.values()}
         if self.active == opening.node_id and opening.node_id not in nodes:
             self.active = None
-        if self.opens:
-            return False
+        return not self.opens and self.unused(now_ns)
+
+    def unused(self, now_ns: int) -> bool:
+        """Apply the rules of the last close; True: the checkpoint is to be deleted now."""
         duration = self.attributes.retention_duration
         if not self.linked or duration == 0:
             return True
@@ -260,54 +262,12 @@ class Checkpoint:
             self.mutations,
         )
 
-    def values(self) -> list[Any]:
-        """Return everything as plain values, canonical."""
-        return [
-            self.uid,
-            self.name,
-            self.attributes,
-            self.creation_ns,
-            self.linked,
-            self.active,
-            self.deadline_ns,
-            self.generation,
-            self.generated,
-            self.mutations,
-            [[*key, o.node_id, o.flags, int(o.level)] for key, o in sorted(self.opens.items())],
-            [
-                [i, s.data, s.expiration_ns, s.last_update_ns, int(s.state)]
-                for i, s in self.sections.items()
-            ],
-        ]
-
     def check(self) -> None:
         """Assert every invariant."""
         assert self.used == sum(len(s.data) for s in self.sections.values())
         assert self.deadline_ns is None or not self.opens
         assert self.linked or self.opens, "an unlinked checkpoint lives by its opens"
         assert (b"" in self.sections) == (self.attributes.max_sections == 1)
-
-
-def load(values: list[Any]) -> Checkpoint:
-    """Build a checkpoint from what `Checkpoint.values` returned."""
-    uid, name, attributes, creation, linked, active, deadline, *counters = values[:-2]
-    generation, generated, mutations = counters
-    sections = {i: Section(d, e, u, SectionState(s)) for i, d, e, u, s in values[-1]}
-    return Checkpoint(
-        uid,
-        name,
-        Attributes(*attributes),
-        creation,
-        linked,
-        None if active is None else NodeId(active),
-        deadline,
-        generation,
-        generated,
-        sum(len(s.data) for s in sections.values()),
-        mutations,
-        {(SessionId(s), h): Opening(NodeId(n), f, Level(v)) for s, h, n, f, v in values[-2]},
-        sections,
-    )
 
 
 def _shows(op: wire.SectionsGet, section: Section) -> bool:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import heapq
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Level, OpenFlags
-from openais.wire.codec import DecodeError, pack_state, unpack_state
-from openais.wire.status import ONE_SECOND_NS, TIME_END, Status
-from services.ckpt import checkpoint
+from openais.wire.codec import DecodeError
+from openais.wire.status import TIME_END, Status
+from services.ckpt import objects
 from services.ckpt.checkpoint import Checkpoint, Opening, OpenKey, RefusalError
+from services.ckpt.objects import Policy, Tombstones
 from services.kit.machine import (
+    REST,
     Answer,
     Caller,
     Context,
     Effect,
+    Foreign,
     NodeId,
+    Objects,
     Report,
     SessionId,
+    Summary,
     View,
 )
 
 UID: Final = struct.Struct(">QIQ")  # ring sequence, creator node, counter
 KNOWN_FLAGS: Final = OpenFlags.READ | OpenFlags.WRITE | OpenFlags.CREATE
 EXPIRED_MAX: Final = 256  # operations proposed at a time
-TOMBSTONES_MAX: Final = 10_000  # uids of deleted checkpoints that a merge must not bring back
-TOMBSTONE_NS: Final = 3600 * ONE_SECOND_NS  # how long one is kept
 
 OfHandle: TypeAlias = (
     wire.RetentionDurationSet
@@ -44,17 +47,26 @@ ReadOfHandle: TypeAlias = wire.StatusGet | wire.Read | wire.SectionsGet | wire.S
 
 
 class Checkpoints:
-    """All checkpoints of the cluster. See `services.kit.machine.Machine`."""
+    """All checkpoints of the cluster. See `services.kit.machine.Machine`.
+
+    Args:
+        policy: how versions of two sides of a partition become one.
+    """
 
     table: Final = wire.TABLE
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = objects.DEFAULT) -> None:
+        self.objects: Final = Objects()
+        self.objects.touch(REST)
+        self.merges_losers: Final = policy.reads_losers
+        self._policy: Final = policy
+        self._tombstones: Final = Tombstones()
         self._counter = 0
         self._checkpoints: dict[bytes, Checkpoint] = {}  # by uid
         self._names: dict[bytes, Checkpoint] = {}  # the linked ones
-        self._tombstones: dict[bytes, int] = {}  # uid -> when it was deleted, in that order
         self._opens: dict[SessionId, dict[int, Checkpoint]] = {}
         self._timers: list[tuple[int, bytes, bytes | None]] = []  # heap; None: retention
+        self._adopted: Final[set[bytes]] = set()  # merged; the view tells who has them open
 
     # Operations
 
@@ -193,14 +205,17 @@ class Checkpoints:
     def _create(
         self, name: bytes, attributes: wire.Attributes, caller: Caller, context: Context
     ) -> Checkpoint:
+        self.objects.touch(REST)
         self._counter += 1
         uid = UID.pack(context.view.ring.seq, caller.node_id, self._counter)
         c = Checkpoint(uid, name, attributes, context.now_ns)
+        self.objects.touch(uid)
         c.create_default(context.now_ns)
         self._checkpoints[uid] = self._names[name] = c
         return c
 
     def _opened(self, key: OpenKey, c: Checkpoint, opening: Opening) -> None:
+        self.objects.touch(c.uid)
         c.opened(key, opening)
         self._opens.setdefault(key[0], {})[key[1]] = c
 
@@ -215,20 +230,19 @@ class Checkpoints:
         c = self._opens[session].pop(handle)
         if not self._opens[session]:
             del self._opens[session]
+        self.objects.touch(c.uid)
         if c.closed(key, now_ns):
             self._delete(c, now_ns)
         elif c.deadline_ns is not None:
             heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
 
     def _delete(self, c: Checkpoint, now_ns: int) -> None:
+        self.objects.touch(c.uid)
+        self.objects.touch(REST)
+        self._tombstones.add(c.uid, now_ns)
         del self._checkpoints[c.uid]
         if self._names.get(c.name) is c:
             del self._names[c.name]
-        self._tombstones[c.uid] = now_ns
-        for uid, deleted_ns in list(self._tombstones.items()):
-            if len(self._tombstones) <= TOMBSTONES_MAX and now_ns - deleted_ns < TOMBSTONE_NS:
-                break
-            del self._tombstones[uid]
 
     def _unlink(self, name: bytes, now_ns: int) -> None:
         if not 0 < len(name) <= wire.NAME_SIZE_MAX:
@@ -236,6 +250,7 @@ class Checkpoints:
         c = self._names.get(name)
         if c is None:
             raise RefusalError(Status.ERR_NOT_EXIST)
+        self.objects.touch(c.uid)
         del self._names[name]
         c.linked = False
         c.mutations += 1
@@ -249,6 +264,7 @@ class Checkpoints:
         free = isinstance(op, wire.RetentionDurationSet) and opening.level < Level.B_02
         if not opening.flags & OpenFlags.WRITE and not free:
             raise RefusalError(Status.ERR_ACCESS)
+        self.objects.touch(c.uid)
         match op:
             case wire.RetentionDurationSet():
                 _retention_set(c, op.duration_ns)
@@ -338,6 +354,7 @@ class Checkpoints:
         c = self._checkpoints.get(op.uid)
         section = c.sections.get(op.section_id) if c is not None else None
         if c is not None and section is not None and section.expiration_ns == op.expiration_ns:
+            self.objects.touch(c.uid)
             c.used -= len(section.data)
             del c.sections[op.section_id]
             c.mutations += 1
@@ -372,7 +389,11 @@ class Checkpoints:
                 self._reopen(node_id, told)
         for c in self._checkpoints.values():
             if c.active is not None and c.active not in view.members:
+                self.objects.touch(c.uid)
                 c.active = None
+        for uid in sorted(self._adopted):
+            self._end_of_use(uid, context.now_ns)
+        self._adopted.clear()
         return []
 
     def _reopen(self, node_id: NodeId, told: wire.OpensReport) -> None:
@@ -384,33 +405,113 @@ class Checkpoints:
 
     # Memory
 
-    def dump(self) -> bytes:
-        """Return the whole state, canonical."""
-        ordered = [self._checkpoints[uid].values() for uid in sorted(self._checkpoints)]
-        tombstones = [[uid, at_ns] for uid, at_ns in self._tombstones.items()]
-        return pack_state([self._counter, ordered, tombstones])
+    def names(self) -> Iterable[bytes]:
+        """Return the uids, and the rest."""
+        return (REST, *self._checkpoints)
 
-    def load(self, data: bytes) -> None:
-        """Replace the whole state."""
-        try:
-            counter, values, tombstones = unpack_state(data)
-            loaded = [checkpoint.load(v) for v in values]
-        except (TypeError, ValueError, IndexError) as error:
-            raise DecodeError(f"checkpoints: {error}") from error
-        self._counter = counter
-        self._tombstones = dict(tombstones)
-        self._checkpoints = {c.uid: c for c in loaded}
-        self._names = {c.name: c for c in loaded if c.linked}
-        self._opens = {}
-        self._timers = []
+    def dump(self, name: bytes) -> list[bytes]:
+        """Return a checkpoint, or the rest, in parts."""
+        if name == REST:
+            return [objects.dump_rest(self._counter, self._tombstones)]
+        c = self._checkpoints.get(name)
+        return [] if c is None else objects.dump(c)
+
+    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Replace checkpoints and the rest."""
+        loaded = [objects.load(data) for name, data in changes.items() if data and name != REST]
+        rest = changes.get(REST)
+        if rest is not None:
+            self.objects.touch(REST)
+            self._counter = self._tombstones.load(rest)
+        for name in changes:
+            if name != REST:
+                self._forget(name)
         for c in loaded:
-            for session, handle in c.opens:
-                self._opens.setdefault(session, {})[handle] = c
-            if c.deadline_ns is not None:
-                self._timers.append((c.deadline_ns, c.uid, None))
-            for section_id, section in c.sections.items():
-                self._arm(c, section_id, section.expiration_ns)
-        heapq.heapify(self._timers)
+            self._add(c)
+
+    def _forget(self, uid: bytes) -> None:
+        self.objects.touch(uid)
+        c = self._checkpoints.pop(uid, None)
+        if c is None:
+            return
+        if self._names.get(c.name) is c:
+            del self._names[c.name]
+        for session, handle in c.opens:
+            del self._opens[session][handle]
+            if not self._opens[session]:
+                del self._opens[session]
+
+    def _add(self, c: Checkpoint) -> None:
+        self.objects.touch(c.uid)
+        self._checkpoints[c.uid] = c
+        if c.linked:
+            self._names[c.name] = c
+        for session, handle in c.opens:
+            self._opens.setdefault(session, {})[handle] = c
+        if c.deadline_ns is not None:
+            heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
+        for section_id, section in c.sections.items():
+            self._arm(c, section_id, section.expiration_ns)
+
+    # Merges
+
+    def summary(self, name: bytes) -> Summary:
+        """Sum a checkpoint up."""
+        return objects.summary(self._checkpoints[name])
+
+    def tombstones(self) -> Sequence[bytes]:
+        """Return the uids deleted lately."""
+        return self._tombstones.uids()
+
+    def merge(self, foreign: Sequence[Foreign], context: Context) -> None:
+        """Take up checkpoints of other sides; their own sessions open them again by report."""
+        for f in foreign:
+            self.objects.touch(f.name)
+            mine = self._checkpoints.get(f.name)
+            merged = objects.merged(mine, f, self._policy)
+            if merged is None:
+                continue
+            if mine is not None:
+                self._forget(f.name)
+            self._settle_name(merged, f, context.now_ns)
+            if merged.linked or self._policy.detaches:
+                self.objects.touch(REST)
+                self._tombstones.discard(f.name)
+                self._add(merged)
+                self._adopted.add(f.name)
+
+    def _settle_name(self, c: Checkpoint, f: Foreign, now_ns: int) -> None:
+        """Let one of two linked checkpoints of one name keep it."""
+        holder = self._names.get(c.name)
+        if not c.linked or holder is None:
+            return
+        if not (f.equal and c.mutations > holder.mutations):
+            c.linked = False
+            return
+        self.objects.touch(holder.uid)
+        del self._names[c.name]
+        holder.linked = False
+        if not self._policy.detaches:
+            self._forget(holder.uid)
+            self.objects.touch(REST)
+            self._tombstones.add(holder.uid, now_ns)
+        else:
+            self._adopted.add(holder.uid)
+
+    def _end_of_use(self, uid: bytes, now_ns: int) -> None:
+        """Apply the rules of a last close to what a merge took up and nobody has open."""
+        c = self._checkpoints.get(uid)
+        if c is None:
+            return
+        self.objects.touch(c.uid)
+        if c.active not in {o.node_id for o in c.opens.values()}:
+            c.active = None
+        if c.opens or (c.linked and c.deadline_ns is not None):
+            return
+        if c.unused(now_ns):
+            self._delete(c, now_ns)
+        elif c.deadline_ns is not None:
+            heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
 
     def check(self) -> None:
         """Assert every invariant."""
@@ -430,7 +531,7 @@ class Checkpoints:
             "sections": sum(len(c.sections) for c in self._checkpoints.values()),
             "data_bytes": sum(c.used for c in self._checkpoints.values()),
             "opens": sum(map(len, self._opens.values())),
-            "tombstones": len(self._tombstones),
+            "tombstones": len(self._tombstones.uids()),
         }
 
 

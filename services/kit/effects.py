@@ -1,4 +1,4 @@
-"""What a replica asks its process to do, and how far it is. Pure."""
+"""What a replica asks its process to do, how far it is, what it counts. Pure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,22 @@ class State(Enum):
     JOINING = "joining"  # no state yet, or not in force
     MERGING = "merging"  # has a state; replicas meet
     LIVE = "live"
+
+
+@dataclass(slots=True)
+class ReplicaStats:
+    """Counters of a replica."""
+
+    operations_applied: int = 0
+    operations_repeated: int = 0
+    operations_without_session: int = 0
+    operations_failed: int = 0
+    operations_without_quorum: int = 0
+    sessions_stale: int = 0
+    entries_malformed: int = 0
+    meetings: int = 0
+    states_received: int = 0
+    states_sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

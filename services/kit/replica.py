@@ -15,7 +15,6 @@ minority applies no request, from the event on that tells that the others are go
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -34,6 +33,7 @@ from services.kit.effects import (
     Now,
     Opened,
     Rejoin,
+    ReplicaStats,
     Replied,
     Send,
     Stale,
@@ -53,6 +53,7 @@ from services.kit.machine import (
     View,
 )
 from services.kit.machine import Effect as MachineEffect
+from services.kit.memory import Memory
 from services.kit.quorum import NO_QUORUM, Ballot, Quorum
 from services.kit.sessions import Record, Sessions
 from services.kit.versions import Offer, Span, Versions, unspeakable
@@ -107,22 +108,6 @@ class _Partial:
     size: int = 0
 
 
-@dataclass(slots=True)
-class ReplicaStats:
-    """Counters of a replica."""
-
-    operations_applied: int = 0
-    operations_repeated: int = 0
-    operations_without_session: int = 0
-    operations_failed: int = 0
-    operations_without_quorum: int = 0
-    sessions_stale: int = 0
-    entries_malformed: int = 0
-    meetings: int = 0
-    states_received: int = 0
-    states_sent: int = 0
-
-
 class Replica:
     """See the module.
 
@@ -152,6 +137,7 @@ class Replica:
         )
         self._ballot: Final = ballot
         self._needs_quorum: Final = needs_quorum
+        self.memory: Final = Memory(machine, self.sessions, self._head)
         self.stats: Final = ReplicaStats()
         self.state = State.JOINING
         self.index = 0  # of the last event of the stream
@@ -165,7 +151,6 @@ class Replica:
         self._deferred: Final[deque[tuple[int, Any, int]]] = deque()
         self._deferred_bytes = 0
         self._proposed_ns = -PROPOSE_AGAIN_NS
-        self._digest = b""
         self._now = Now(0, 0)
         self._partial: Final[dict[int, _Partial]] = {}  # entries in fragments, by sender
         self._out: list[Effect] = []
@@ -417,6 +402,7 @@ class Replica:
             if answer is not None and node == self.me:
                 self._out.append(Replied(session, entry.number, *answer))
             return
+        self.sessions.objects.touch(session)
         record.acknowledge(entry.acknowledged)
         record.begin(entry.number)
         caller = Caller(node, session, entry.number)
@@ -474,7 +460,7 @@ class Replica:
             self._out.append(Opened(session))
 
     def _notified(self, session: SessionId, serial: int) -> None:
-        record = self.sessions.open.get(session)
+        record = self.sessions.find(session)
         if record is not None:
             record.trim(serial)
 
@@ -490,12 +476,12 @@ class Replica:
         for effect in effects:
             match effect:
                 case Answer(caller, status, result):
-                    record = self.sessions.open.get(caller.session)
+                    record = self.sessions.find(caller.session)
                     body = b"" if result is None else self._encoded(result)
                     if record is not None:
                         self._answered(record, caller, status, body)
                 case Notify(session, message):
-                    record = self.sessions.open.get(session)
+                    record = self.sessions.find(session)
                     if record is not None:
                         self._notify(session, record, self._encoded(message))
 
@@ -700,24 +686,42 @@ class Replica:
 
     # Memory
 
-    def dump(self) -> bytes:
-        """Return everything that replicas share, canonical."""
-        view = self.view
+    def _head(self) -> bytes:
+        view, c = self.view, self.component
         assert view is not None
-        assert self.component is not None
-        c = self.component
+        assert c is not None
         return pack_state(
             [
                 [c.ring_seq, c.representative, c.number],
                 list(view.members),
                 sorted([node, int(reason)] for node, reason in self._departed.items()),
                 self.applied,
-                self.sessions.values(),
                 self.quorum.values(),
                 self.versions.values(),
-                self.machine.dump(),
             ]
         )
+
+    def _load_head(self, data: bytes) -> None:
+        component, members, departed, self.applied, quorum, versions = unpack_state(data)
+        self.versions.load(versions)
+        rule = unspeakable(self.offer, self.versions.spoken)
+        if rule is not None:
+            raise DecodeError(f"state: {rule}")
+        self.machine.speak(self.versions.spoken.service)
+        self.quorum.load(quorum)
+        self._departed = {node: Reason(reason) for node, reason in departed}
+        self.quorum.reduce(set(members) - set(self._departed))
+        self.component = RoundId(*component)
+        ring = RingId(self.component.ring_seq, self.component.representative)
+        nodes = tuple(NodeId(n) for n in members)
+        quorate, version = self.quorum.quorate, self.versions.spoken.service
+        self.view = View(ring, nodes, (), (), quorate, version)
+
+    def dump(self) -> bytes:
+        """Return everything that replicas share, canonical."""
+        memory = self.memory
+        objects = [[name, b"".join(memory.dump(name))] for name in memory.names()]
+        return pack_state([self._head(), objects])
 
     def load(self, data: bytes) -> None:
         """Replace everything by what a replica dumped.
@@ -726,26 +730,13 @@ class Replica:
             DecodeError: damaged.
         """
         try:
-            component, members, departed, applied, *values = unpack_state(data)
-            sessions, quorum, versions, machine = values
-            self.versions.load(versions)
-            rule = unspeakable(self.offer, self.versions.spoken)
-            if rule is not None:
-                raise DecodeError(f"state: {rule}")
-            self.machine.speak(self.versions.spoken.service)
-            self.machine.load(machine)
-            self.sessions.load(sessions)
-            self.quorum.load(quorum)
-            self.component = RoundId(*component)
+            head, objects = unpack_state(data)
+            self._load_head(head)
+            loaded: dict[bytes, bytes | None] = dict(objects)
+            gone: dict[bytes, bytes | None] = dict.fromkeys(self.memory.names())
+            self.memory.load(gone | loaded)
         except (TypeError, ValueError) as error:
             raise DecodeError(f"state: {error}") from error
-        ring = RingId(self.component.ring_seq, self.component.representative)
-        nodes = tuple(NodeId(n) for n in members)
-        quorate, version = self.quorum.quorate, self.versions.spoken.service
-        self.view = View(ring, nodes, (), (), quorate, version)
-        self._departed = {node: Reason(reason) for node, reason in departed}
-        self.quorum.reduce(set(nodes) - set(self._departed))
-        self.applied = applied
 
     def restore(self, data: bytes, index: int) -> None:
         """Take up a snapshot of this replica; the replay from ``index`` follows.
@@ -770,7 +761,7 @@ class Replica:
 
     def digest(self) -> bytes:
         """Return a digest of what replicas share."""
-        return hashlib.blake2b(self.dump(), digest_size=16).digest()
+        return self.memory.root()
 
     # Effects
 

@@ -7,16 +7,19 @@ the answers were, until the client says that it has them.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from openais.wire.codec import DecodeError, pack_state, unpack_state
 from openais.wire.session import NOTIFICATIONS_KEPT_MAX, REQUESTS_OUTSTANDING_MAX
 from openais.wire.status import Status
-from services.kit.machine import NodeId, SessionId
+from services.kit.machine import NodeId, Objects, SessionId
 
 PARKED_MAX: Final = 4096  # ended sessions of departed nodes whose answers are still remembered
 ANSWERS_MAX: Final = 2 * REQUESTS_OUTSTANDING_MAX  # per session
+
+PARKED: Final = b""  # names the object of the parked sessions
 
 Answered = tuple[Status, bytes]
 
@@ -100,11 +103,19 @@ def _record(values: list[Any]) -> Record:
 
 
 class Sessions:
-    """All sessions of the cluster with one service."""
+    """All sessions of the cluster with one service. Each is an object; the parked ones are one."""
 
     def __init__(self) -> None:
+        self.objects: Final = Objects()
         self.open: dict[SessionId, Record] = {}
         self._parked: OrderedDict[SessionId, Record] = OrderedDict()
+
+    def find(self, session: SessionId) -> Record | None:
+        """Return the record of an open session, for a change."""
+        record = self.open.get(session)
+        if record is not None:
+            self.objects.touch(session)
+        return record
 
     def of_node(self, node_id: NodeId) -> tuple[SessionId, ...]:
         """Return the open sessions of a node, sorted."""
@@ -116,15 +127,19 @@ class Sessions:
         """Open a session; False: it is open, at this node or another."""
         if session in self.open:
             return False
+        self.objects.touch(session)
         self.open[session] = Record(node_id, outlives_membership=outlives_membership)
         return True
 
     def closed(self, session: SessionId) -> None:
         """End a session for good."""
+        self.objects.touch(session)
         self.open.pop(session, None)
 
     def park(self, session: SessionId) -> None:
         """End a session whose node went away; its answers are kept in case it comes back."""
+        self.objects.touch(session)
+        self.objects.touch(PARKED)
         record = self.open.pop(session)
         self._parked[session] = record
         while len(self._parked) > PARKED_MAX:
@@ -138,6 +153,8 @@ class Sessions:
         for session, values in unpack_sessions(packed):
             record = _record(values)
             record.node_id = node_id
+            self.objects.touch(session)
+            self.objects.touch(PARKED)
             parked = self._parked.pop(session, None)
             if parked is not None:
                 record.answers = {
@@ -150,17 +167,36 @@ class Sessions:
         """Pack some sessions for `revive`."""
         return pack_state([[s, self.open[s].values()] for s in sessions])
 
-    def values(self) -> list[Any]:
-        """Return everything as plain values, canonical."""
-        return [
-            [[s, self.open[s].values()] for s in sorted(self.open)],
-            [[s, record.values()] for s, record in self._parked.items()],
-        ]
+    def names(self) -> tuple[bytes, ...]:
+        """Return the names of all objects."""
+        return (*((PARKED,) if self._parked else ()), *self.open)
 
-    def load(self, values: list[Any]) -> None:
-        """Replace everything by what another replica had."""
-        self.open = {SessionId(s): _record(v) for s, v in values[0]}
-        self._parked = OrderedDict((SessionId(s), _record(v)) for s, v in values[1])
+    def dump(self, name: bytes) -> list[bytes]:
+        """Return an object, canonical; []: there is none."""
+        if name == PARKED:
+            parked = [[s, record.values()] for s, record in self._parked.items()]
+            return [pack_state(parked)] if parked else []
+        record = self.open.get(SessionId(name))
+        return [] if record is None else [pack_state(record.values())]
+
+    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Replace objects by what another replica had; None: it is gone.
+
+        Raises:
+            DecodeError: damaged.
+        """
+        try:
+            for name, data in changes.items():
+                self.objects.touch(name)
+                if name == PARKED:
+                    values = [] if data is None else unpack_state(data)
+                    self._parked = OrderedDict((SessionId(s), _record(v)) for s, v in values)
+                elif data is None:
+                    self.open.pop(SessionId(name), None)
+                else:
+                    self.open[SessionId(name)] = _record(unpack_state(data))
+        except (TypeError, ValueError) as error:
+            raise DecodeError(f"sessions: {error}") from error
 
     def check(self) -> None:
         """Assert every invariant."""

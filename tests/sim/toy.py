@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from openais.wire.codec import Table, pack_state, unpack_state
 from openais.wire.status import Status
 from services.kit.machine import (
+    REST,
     Answer,
     Caller,
     Context,
     Effect,
+    Foreign,
     NodeId,
     Notify,
+    Objects,
     Report,
     SessionId,
+    Summary,
     View,
 )
 
@@ -61,8 +65,12 @@ class Toy:
     """The machine."""
 
     table = TABLE
+    merges_losers = False
 
     def __init__(self) -> None:
+        self.objects = Objects()
+        self.objects.touch(REST)
+        self.deleted: dict[bytes, None] = {}
         self.counters: dict[bytes, int] = {}
         self.owners: dict[SessionId, int] = {}  # how often each session added
         self.waiting: list[tuple[int, bytes, int, bytes]] = []
@@ -73,7 +81,11 @@ class Toy:
         """Do nothing: there is one version."""
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
+        self.objects.touch(REST)
         if isinstance(operation, Expire):
+            self.objects.touch(operation.name)
+            if operation.name in self.counters:
+                self.deleted[operation.name] = None
             self.counters.pop(operation.name, None)
             self.deadlines.pop(operation.name, None)
             return []
@@ -84,6 +96,8 @@ class Toy:
         if isinstance(operation, Wait):
             self.waiting.append((caller.node_id, caller.session, caller.number, operation.name))
             return []
+        self.objects.touch(operation.name)
+        self.deleted.pop(operation.name, None)
         value = self.counters[operation.name] = self.counters.get(operation.name, 0) + 1
         self.owners[caller.session] = self.owners.get(caller.session, 0) + 1
         if operation.name.startswith(b"short"):
@@ -102,6 +116,7 @@ class Toy:
         return Answer(context.caller, Status.OK, Value(self.counters.get(operation.name, 0)))
 
     def session_closed(self, session: SessionId, context: Context) -> list[Effect]:
+        self.objects.touch(REST)
         self.owners.pop(session, None)
         self.waiting = [w for w in self.waiting if w[1] != session]
         return []
@@ -112,6 +127,7 @@ class Toy:
     def view_changed(
         self, view: View, reports: Mapping[NodeId, Report], context: Context
     ) -> list[Effect]:
+        self.objects.touch(REST)
         for node in sorted(reports):
             for session, count in unpack_state(reports[node].content):
                 if count:
@@ -126,24 +142,49 @@ class Toy:
     def expired(self, now_ns: int) -> list[Any]:
         return [Expire(n) for n, at in sorted(self.deadlines.items()) if at <= now_ns]
 
-    def dump(self) -> bytes:
-        return pack_state(
-            [
-                sorted([n, v] for n, v in self.counters.items()),
-                sorted([s, v] for s, v in self.owners.items()),
-                [list(w) for w in self.waiting],
-                sorted([n, v] for n, v in self.deadlines.items()),
-                [list(v) for v in self.views],
-            ]
-        )
+    def names(self) -> Iterable[bytes]:
+        return (REST, *self.counters)
 
-    def load(self, data: bytes) -> None:
-        counters, owners, waiting, deadlines, views = unpack_state(data)
-        self.counters = dict(counters)
-        self.owners = {SessionId(s): v for s, v in owners}
-        self.waiting = [(w[0], w[1], w[2], w[3]) for w in waiting]
-        self.deadlines = dict(deadlines)
-        self.views = [tuple(v) for v in views]
+    def dump(self, name: bytes) -> list[bytes]:
+        if name != REST:
+            value = self.counters.get(name)
+            return [] if value is None else [pack_state([value, self.deadlines.get(name)])]
+        return [
+            pack_state(
+                [
+                    sorted([s, v] for s, v in self.owners.items()),
+                    [list(w) for w in self.waiting],
+                    [list(v) for v in self.views],
+                    list(self.deleted),
+                ]
+            )
+        ]
+
+    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+        for name, data in changes.items():
+            self.objects.touch(name)
+            if name == REST:
+                owners, waiting, views, deleted = unpack_state(data or b"")
+                self.owners = {SessionId(s): v for s, v in owners}
+                self.waiting = [(w[0], w[1], w[2], w[3]) for w in waiting]
+                self.views = [tuple(v) for v in views]
+                self.deleted = dict.fromkeys(deleted)
+                continue
+            self.counters.pop(name, None)
+            self.deadlines.pop(name, None)
+            if data is not None:
+                self.counters[name], deadline_ns = unpack_state(data)
+                if deadline_ns is not None:
+                    self.deadlines[name] = deadline_ns
+
+    def summary(self, name: bytes) -> Summary:
+        return Summary(self.counters[name], in_use=False)
+
+    def tombstones(self) -> Sequence[bytes]:
+        return tuple(self.deleted)
+
+    def merge(self, foreign: Sequence[Foreign], context: Context) -> None:
+        self.load({f.name: f.content for f in foreign if f.wins})
 
     def check(self) -> None:
         assert all(v > 0 for v in self.counters.values())

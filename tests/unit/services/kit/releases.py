@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from openais.wire.codec import Table, added, pack_state, unpack_state
 from openais.wire.status import Status
-from services.kit.machine import Answer, Context, Effect, NodeId, Report, SessionId, View
+from services.kit.machine import (
+    REST,
+    Answer,
+    Context,
+    Effect,
+    Foreign,
+    NodeId,
+    Objects,
+    Report,
+    SessionId,
+    Summary,
+    View,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +69,11 @@ class Old:
     """The first release: nothing in it knows of the second."""
 
     table = OLD
+    merges_losers = False
 
     def __init__(self) -> None:
+        self.objects = Objects()
+        self.objects.touch(REST)
         self.counters: dict[bytes, int] = {}
 
     def speak(self, version: int) -> None:
@@ -66,6 +81,7 @@ class Old:
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         assert context.caller is not None
+        self.objects.touch(REST)
         value = self.counters.get(operation.name, 0) + 1
         self.counters[operation.name] = value
         return [Answer(context.caller, Status.OK, OldSum(value))]
@@ -90,11 +106,26 @@ class Old:
     def expired(self, now_ns: int) -> list[Any]:
         return []
 
-    def dump(self) -> bytes:
-        return pack_state(sorted([n, v] for n, v in self.counters.items()))
+    def names(self) -> Iterable[bytes]:
+        return [REST]
 
-    def load(self, data: bytes) -> None:
-        self.counters = dict(unpack_state(data))
+    def dump(self, name: bytes) -> list[bytes]:
+        return [pack_state(sorted([n, v] for n, v in self.counters.items()))]
+
+    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+        self.objects.touch(REST)
+        content = changes[REST]
+        if content is not None:
+            self.counters = dict(unpack_state(content))
+
+    def summary(self, name: bytes) -> Summary:
+        raise NotImplementedError
+
+    def tombstones(self) -> Sequence[bytes]:
+        return ()
+
+    def merge(self, foreign: Sequence[Foreign], context: Context) -> None:
+        assert not foreign
 
     def check(self) -> None:
         assert all(value >= 0 for value in self.counters.values())
@@ -114,12 +145,14 @@ class New(Old):
         self.changes = 0
 
     def speak(self, version: int) -> None:
+        self.objects.touch(REST)
         if version < 2:
             self.changes = 0
         self.version = version
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         assert context.caller is not None
+        self.objects.touch(REST)
         if self.version >= 2:
             self.changes += 1
         if isinstance(operation, Clear):
@@ -129,12 +162,13 @@ class New(Old):
         self.counters[operation.name] = value
         return [Answer(context.caller, Status.OK, Sum(value, self.changes))]
 
-    def dump(self) -> bytes:
+    def dump(self, name: bytes) -> list[bytes]:
         state = sorted([n, v] for n, v in self.counters.items())
-        return pack_state([state, self.changes] if self.version >= 2 else state)
+        return [pack_state([state, self.changes] if self.version >= 2 else state)]
 
-    def load(self, data: bytes) -> None:
-        values = unpack_state(data)
+    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+        self.objects.touch(REST)
+        values = unpack_state(changes[REST] or b"")
         if self.version >= 2:
             values, self.changes = values
         self.counters = dict(values)
