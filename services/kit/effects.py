@@ -31,6 +31,7 @@ class ReplicaStats:
 
     operations_applied: int = 0
     operations_repeated: int = 0
+    operations_early: int = 0  # one before it in its session was missing
     operations_without_session: int = 0
     operations_failed: int = 0
     operations_without_quorum: int = 0
@@ -91,7 +92,7 @@ class FencePassed:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Entries were dropped before they were applied; send again when live what has no answer."""
+    """Entries were dropped, or are to be applied again; when live, send what has no answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class Operation:
     number: int
     acknowledged: int  # answers up to this number need not be remembered
     body: bytes
+    after: int = 0  # the session's request before this one; without it this one is not applied
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ from services.kit.machine import (
 from services.kit.machine import Effect as MachineEffect
 from services.kit.memory import Memory
 from services.kit.quorum import NO_QUORUM, Ballot, Quorum
-from services.kit.sessions import Record, Sessions
+from services.kit.sessions import Place, Record, Sessions
 from services.kit.versions import Offer, Span, Versions, unspeakable
 
 ANNOUNCE_NS: Final = 6_000_000_000  # who has not announced by then is left out; > seat grace
@@ -396,11 +396,12 @@ class Replica:
         if record is None or record.node_id != node:
             self.stats.operations_without_session += 1
             return
-        if record.seen(entry.number):
-            self.stats.operations_repeated += 1
-            answer = record.answers.get(entry.number)
-            if answer is not None and node == self.me:
-                self._out.append(Replied(session, entry.number, *answer))
+        place = record.place(entry.number, entry.after)
+        if place is Place.EARLY:
+            self.stats.operations_early += 1
+            return
+        if place is Place.KNOWN:
+            self._repeat(node, record, session, entry.number)
             return
         self.sessions.objects.touch(session)
         record.acknowledge(entry.acknowledged)
@@ -426,6 +427,15 @@ class Replica:
             return
         self.stats.operations_applied += 1
         self._perform(effects)
+
+    def _repeat(self, node: NodeId, record: Record, session: SessionId, number: int) -> None:
+        """Answer a request that was sent again as before."""
+        self.stats.operations_repeated += 1
+        if node != self.me or number in record.waiting or number <= record.acknowledged:
+            return
+        passed_over = (Status.ERR_TIMEOUT, b"given up before; a later request was served")
+        answer = record.answers.get(number, passed_over)
+        self._out.append(Replied(session, number, *answer))
 
     def _own(self, node: NodeId, now_ns: int, body: bytes) -> None:
         if node == self.me:
@@ -489,9 +499,7 @@ class Replica:
         return self.machine.table.encode(message, self.versions.spoken.service)
 
     def _answered(self, record: Record, caller: Caller, status: Status, body: bytes) -> None:
-        if caller.number > record.acknowledged:
-            record.answers[caller.number] = (status, body)
-        if record.node_id == self.me:
+        if record.answer(caller.number, (status, body)) and record.node_id == self.me:
             self._out.append(Replied(caller.session, caller.number, status, body))
 
     def _notify(self, session: SessionId, record: Record, body: bytes) -> None:
@@ -662,6 +670,8 @@ class Replica:
             self.sessions.revive(node, announce.sessions)
         if not self.acts:
             self._end_stale(context)
+        if any(self.sessions.open[s].again for s in self.sessions.of_node(self.me)):
+            self._out.append(Dropped())
         reports = {n: Report(n, a.report) for n, a in told.items()}
         self._perform(self.machine.view_changed(self.view, reports, context))
         self._move(State.LIVE)

@@ -171,7 +171,7 @@ class ServiceProcess:
         self._server.receive(now, ready)
         self._perform(self._replica.expire(now))
         self._server.expire(now)
-        self._server.fence()
+        self._server.order()
         self._group.flush()
         self._server.ipc.flush()
         if self._journal.due:

@@ -67,6 +67,7 @@ PURE = (
     "totemd.protocol",
     "services.kit.machine",
     "services.kit.replica",
+    "services.kit.requests",
     "services.kit.sessions",
     "services.kit.entries",
     "services.kit.memory",
