@@ -22,9 +22,10 @@ from openais.wire.port import Guarantee
 from openais.wire.session import RequestFlag
 from openais.wire.status import ONE_MILLISECOND_NS, Status
 from services.kit import entries
+from services.kit.effects import Now
 from services.kit.group import Group
 from services.kit.machine import Caller, Context, NodeId, Operation, Service, SessionId
-from services.kit.replica import Now, Replica
+from services.kit.replica import Replica
 from services.kit.requests import Key, Requests
 from services.kit.sessions import Record
 
@@ -33,6 +34,8 @@ BODY_OVERHEAD_MAX: Final = 4096  # bytes of a request beside its data
 HELD_MAX: Final = 65_536  # requests of all sessions of this node
 HELLOS_MAX: Final = 4096  # that wait for the replica
 ACKNOWLEDGE_EVERY: Final = 32  # notifications between two ordered acknowledgements
+STALE_MAX: Final = 4096  # sessions that ended without quorum; of older ones the reason is forgotten
+NO_QUORUM: Final = "this node is not in the quorate part of the cluster"
 
 _LOG = EventLog(__name__)
 
@@ -95,6 +98,7 @@ class Server:
         self._clients: Final[dict[SessionId, int]] = {}
         self._hellos: Final[dict[int, wire.Hello]] = {}  # wait for the replica
         self._orphans: Final[dict[SessionId, _Orphan]] = {}
+        self._stale: Final[dict[SessionId, None]] = {}  # in order; clients may still ask for them
         self._requests: Final = Requests(group.send)
         self._reads: Final[dict[Key, Any]] = {}  # decoded
         self._open: Final[set[Key]] = set()  # requests and reads without an answer
@@ -172,6 +176,9 @@ class Server:
     def _attach(self, client: int, session: SessionId, hello: wire.Hello, now: Now) -> None:
         record = self.replica.sessions.open.get(session)
         known = record is not None and record.node_id == self.replica.me
+        if session in self._stale or not (known or self.replica.acts or hello.outlives_membership):
+            self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
+            return
         if not known and hello.resume and self.replica.serving:
             self._gone(client, Status.ERR_LIBRARY, "the session was lost")
             return
@@ -191,7 +198,7 @@ class Server:
         elif len(self._hellos) < HELLOS_MAX:
             self._hellos[client] = hello
             if not hello.resume:
-                self._group.send(entries.SessionOpened(session))
+                self._open_session(session, hello)
         else:
             self._gone(client, Status.ERR_TRY_AGAIN, f"{HELLOS_MAX} sessions wait to be opened")
         self._wall_ns = now.wall_ns
@@ -205,6 +212,19 @@ class Server:
         for serial, body in record.kept:
             if serial > hello.notified:
                 self._send(client, wire.Notify(serial, body))
+
+    def _open_session(self, session: SessionId, hello: wire.Hello) -> None:
+        self._group.send(entries.SessionOpened(session, hello.outlives_membership))
+
+    def stale(self, session: SessionId) -> None:
+        """A session of this node ended because there is no quorum: its handle is stale."""
+        self._stale[session] = None
+        if len(self._stale) > STALE_MAX:
+            del self._stale[next(iter(self._stale))]
+        self._forget(session)
+        client = self._clients.get(session)
+        if client is not None:
+            self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
 
     def opened(self, session: SessionId) -> None:
         """A session of this node is open on all replicas."""
@@ -221,7 +241,7 @@ class Server:
             elif hello.resume:
                 self._gone(client, Status.ERR_LIBRARY, "the session was lost")
             else:
-                self._group.send(entries.SessionOpened(session))
+                self._open_session(session, hello)
         for session in self.replica.sessions.of_node(self.replica.me):
             if session not in self._clients and session not in self._orphans:
                 self._orphans[session] = _Orphan(now.ns + SESSION_GRACE_MS * ONE_MILLISECOND_NS, -1)
@@ -269,13 +289,17 @@ class Server:
 
     def _end(self, session: SessionId, now: Now) -> None:
         """Close a session on all replicas."""
+        self._forget(session)
+        self._group.send(entries.SessionClosed(now.wall_ns, session))
+
+    def _forget(self, session: SessionId) -> None:
+        """Drop what this node holds of a session that ended."""
         self._adopt(session)
         self._seen.pop(session, None)
         self._requests.ended(session)
         for key in [key for key in self._open if key[0] == session]:
             self._open.discard(key)
             self._reads.pop(key, None)
-        self._group.send(entries.SessionClosed(now.wall_ns, session))
 
     def _gone(self, client: int, status: Status, reason: str) -> None:
         self._send(client, wire.Gone(status, reason))
@@ -334,7 +358,16 @@ class Server:
             return Status.ERR_INVALID_PARAM, str(error).encode()
         if tag not in self._services:
             return Status.ERR_INVALID_PARAM, f"no operation {tag}".encode()
-        return None
+        return self._version_rule(tag)
+
+    def _version_rule(self, tag: int) -> tuple[Status, bytes] | None:
+        """Say why an operation has to wait until every member is upgraded."""
+        since = self.replica.machine.table.since(tag) or 1
+        spoken = self.replica.versions.spoken.service
+        if not spoken or since <= spoken:
+            return None
+        rule = f"came with version {since}; a member of the group speaks {spoken} only"
+        return Status.ERR_NOT_SUPPORTED, rule.encode()
 
     def _hold(self, key: Key, deadline_ns: int) -> None:
         self._open.add(key)
@@ -357,12 +390,20 @@ class Server:
     def _answer_read(self, key: Key, message: Any, now: Now) -> None:
         replica = self.replica
         assert replica.view is not None
+        if not replica.acts:
+            self._refuse_without_quorum(key)
+            return
         caller = Caller(NodeId(replica.me), *key)
         context = Context(now.wall_ns, NodeId(replica.me), caller, replica.view)
         answer = replica.machine.read(message, context)
         result = answer.result
         body = b"" if result is None else replica.machine.table.encode(result)
         self._reply(key, answer.status, body)
+
+    def _refuse_without_quorum(self, key: Key) -> None:
+        record = self.replica.sessions.open.get(key[0])
+        status = Status.ERR_UNAVAILABLE if record is None else record.without_quorum
+        self._reply(key, status, NO_QUORUM.encode())
 
     def order(self) -> None:
         """Send the requests that could not go out before, and one fence for all reads that wait."""

@@ -48,6 +48,12 @@ class Record:
     serial: int = 0  # of the last notification
     notified: int = 0  # the client has seen so many
     kept: list[tuple[int, bytes]] = field(default_factory=list)
+    outlives_membership: bool = False  # it does not go stale without quorum
+
+    @property
+    def without_quorum(self) -> Status:
+        """Return what a request without quorum is answered."""
+        return Status.ERR_TRY_AGAIN if self.outlives_membership else Status.ERR_UNAVAILABLE
 
     def place(self, number: int, after: int) -> Place:
         """Return whether a request is to be applied."""
@@ -111,11 +117,13 @@ class Record:
             self.newest,
             sorted(self.waiting),
             sorted(self.again),
+            self.outlives_membership,
         ]
 
 
 def _record(values: list[Any]) -> Record:
-    node_id, acknowledged, answers, serial, notified, kept, newest, waiting, again = values
+    node_id, acknowledged, answers, serial, notified, kept, *more = values
+    newest, waiting, again, outlives_membership = more
     return Record(
         node_id=NodeId(node_id),
         newest=newest,
@@ -126,6 +134,7 @@ def _record(values: list[Any]) -> Record:
         serial=serial,
         notified=notified,
         kept=[(item[0], item[1]) for item in kept],
+        outlives_membership=outlives_membership,
     )
 
 
@@ -148,12 +157,14 @@ class Sessions:
         """Return the open sessions of a node, sorted."""
         return tuple(sorted(s for s, record in self.open.items() if record.node_id == node_id))
 
-    def opened(self, session: SessionId, node_id: NodeId) -> bool:
+    def opened(
+        self, session: SessionId, node_id: NodeId, *, outlives_membership: bool = False
+    ) -> bool:
         """Open a session; False: it is open, at this node or another."""
         if session in self.open:
             return False
         self.objects.touch(session)
-        self.open[session] = Record(node_id)
+        self.open[session] = Record(node_id, outlives_membership=outlives_membership)
         return True
 
     def closed(self, session: SessionId) -> None:

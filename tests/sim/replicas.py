@@ -15,20 +15,23 @@ from typing import Any
 from openais.wire.codec import pack_bundle
 from openais.wire.port import Change, Delivered, Guarantee, Member, Reason, RingId, View
 from services.kit import entries
-from services.kit.machine import Machine, SessionId
-from services.kit.replica import (
+from services.kit.effects import (
     Dropped,
     FencePassed,
+    LeftOut,
     Moved,
     Now,
     Opened,
     Rejoin,
-    Replica,
     Replied,
     Send,
+    Stale,
     State,
     Told,
 )
+from services.kit.machine import Machine, SessionId
+from services.kit.quorum import NO_QUORUM, Ballot
+from services.kit.replica import Replica
 from services.kit.requests import Requests
 
 SECOND = 1_000_000_000
@@ -128,6 +131,8 @@ class Host:
     told: list[Told] = field(default_factory=list)
     fences: list[int] = field(default_factory=list)
     rejoins: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    stale: list[SessionId] = field(default_factory=list)
     down: bool = False
     client: Client | None = None
     again: bool = False  # when live, what has no answer must be sent again
@@ -138,10 +143,12 @@ class Stage:
 
     Args:
         machine: makes a fresh machine for a node.
+        ballot: of every node.
     """
 
-    def __init__(self, machine: Callable[[int], Machine]) -> None:
+    def __init__(self, machine: Callable[[int], Machine], ballot: Ballot = NO_QUORUM) -> None:
         self._machine = machine
+        self._ballot = ballot
         self.hosts: dict[int, Host] = {}
         self.rings: list[list[int]] = []
         self.now_ns = SECOND
@@ -156,7 +163,7 @@ class Stage:
 
     def join(self, node_id: int, with_nodes: list[int] | None = None) -> Host:
         """A new process attaches; its ring may be that of others."""
-        host = Host(node_id, Replica(node_id, self._machine(node_id)))
+        host = Host(node_id, self._replica(node_id))
         self.hosts[node_id] = host
         ring = self._ring_of(with_nodes[0]) if with_nodes else []
         if not ring:
@@ -164,6 +171,22 @@ class Stage:
         ring.append(node_id)
         self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
         return host
+
+    def _replica(self, node_id: int) -> Replica:
+        return Replica(node_id, self._machine(node_id), self._ballot)
+
+    def rejoin(self, node_id: int) -> None:
+        """A process detaches and joins its ring as a new member, without memory."""
+        host = self.hosts[node_id]
+        ring = self._ring_of(node_id)
+        others = [n for n in ring if n != node_id]
+        self._view(ring, [], [(node_id, Reason.LEAVE)], only=others, members=others)
+        host.log.clear()
+        host.outbox.clear()
+        host.snapshot = None
+        host.down = False
+        host.replica = self._replica(node_id)
+        self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
 
     def _ring_of(self, node_id: int) -> list[int]:
         return next(ring for ring in self.rings if node_id in ring)
@@ -227,8 +250,8 @@ class Stage:
                         host.client.replied(effect)
                 case Told():
                     host.told.append(effect)
-                case Rejoin(rule):
-                    host.rejoins.append(rule)
+                case Rejoin() | LeftOut() | Stale():
+                    self._note(host, effect)
                 case FencePassed(number):
                     host.fences.append(number)
                 case Dropped():
@@ -237,6 +260,15 @@ class Stage:
                     self._serve(host)
                 case _:
                     assert isinstance(effect, Moved | Opened)
+
+    def _note(self, host: Host, effect: Rejoin | LeftOut | Stale) -> None:
+        match effect:
+            case Rejoin(rule):
+                host.rejoins.append(rule)
+            case LeftOut(rule):
+                host.left_out.append(rule)
+            case Stale(session):
+                host.stale.append(session)
 
     def _serve(self, host: Host) -> None:
         if host.client is not None and host.replica.serving:
@@ -292,7 +324,7 @@ class Stage:
     def restart(self, node_id: int) -> None:
         """Start the service again within its grace: snapshot, then replay."""
         host = self.hosts[node_id]
-        host.replica = Replica(node_id, self._machine(node_id))
+        host.replica = self._replica(node_id)
         host.down = False
         if host.client is not None:
             host.client.connected()

@@ -9,8 +9,8 @@ import pytest
 from openais.wire.port import Reason
 from openais.wire.status import Status
 from services.kit import entries
+from services.kit.effects import State
 from services.kit.machine import NodeId, SessionId
-from services.kit.replica import State
 from tests.sim.replicas import SECOND, Client, Stage
 from tests.sim.toy import TABLE, Add, Break, Toy, Value, Wait
 
