@@ -41,6 +41,7 @@ from services.kit.effects import (
     Told,
 )
 from services.kit.entries import RoundId
+from services.kit.fragments import Fragments
 from services.kit.machine import (
     Answer,
     Caller,
@@ -102,12 +103,6 @@ class _Plan:
     announces: dict[int, entries.Announce]
 
 
-@dataclass(slots=True)
-class _Partial:
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-
 class Replica:
     """See the module.
 
@@ -146,13 +141,14 @@ class Replica:
         self.view: View | None = None  # in force
         self.component: RoundId | None = None  # its round
         self._departed: dict[int, Reason] = {}  # since the view in force
+        self._parting = False  # members are gone, the view that says so is to come
         self._round: _Round | None = None
         self._transfer: _Transfer | None = None
         self._deferred: Final[deque[tuple[int, Any, int]]] = deque()
         self._deferred_bytes = 0
         self._proposed_ns = -PROPOSE_AGAIN_NS
         self._now = Now(0, 0)
-        self._partial: Final[dict[int, _Partial]] = {}  # entries in fragments, by sender
+        self._fragments: Final = Fragments()
         self._out: list[Effect] = []
 
     # The stream
@@ -179,6 +175,7 @@ class Replica:
         """Take a change of the group's membership."""
         self._now = now
         self.index = event.index
+        self._parting = False
         nodes = tuple(sorted({m.node_id for m in event.members}))
         joined = {c.member.node_id for c in event.joined}
         for change in event.left:
@@ -190,8 +187,7 @@ class Replica:
         self._transfer = None
         round_id = RoundId(event.ring.seq, event.ring.representative, event.number)
         self._round = _Round(round_id, nodes, meeting, now.ns)
-        for node in [n for n in self._partial if n not in nodes or n in joined]:
-            del self._partial[node]
+        self._fragments.keep(set(nodes) - joined)
         if meeting:
             self.stats.meetings += 1
             self._drop_deferred()
@@ -200,6 +196,13 @@ class Replica:
                 self._announce()
         elif not self.replaying:
             self._propose_settle()
+        return self._take()
+
+    def parted(self, event: port.Parting) -> list[Effect]:
+        """Learn before the view who is gone: what follows may never reach the others."""
+        self.index = event.index
+        self._parting = True
+        self.quorum.reduce(set(self.quorum.present) & set(event.nodes))
         return self._take()
 
     def caught_up(self, now: Now) -> list[Effect]:
@@ -235,7 +238,8 @@ class Replica:
         self.index = 0
         self.replaying = False
         self._round = self._transfer = None
-        self._partial.clear()
+        self._parting = False
+        self._fragments.clear()
         self._drop_deferred()
         if self.view is not None:
             self._departed |= {n: Reason.NODEDOWN for n in self.view.members if n != self.me}
@@ -312,26 +316,16 @@ class Replica:
                     self._apply(node, entry)
 
     def _fragment(self, node: int, fragment: entries.Fragment) -> None:
-        if fragment.position == 0:
-            self._partial[node] = _Partial()
-        partial = self._partial.get(node)
-        size = fragment.position + len(fragment.data)
-        if partial is None or partial.size != fragment.position or size > entries.ENTRY_SIZE_MAX:
-            self._partial.pop(node, None)
-            self.stats.entries_malformed += 1
-            return
-        partial.parts.append(fragment.data)
-        partial.size = size
-        if size < fragment.total:
-            return
-        del self._partial[node]
         try:
-            entry = entries.decode(b"".join(partial.parts), self.versions.spoken.replicas)
+            data = self._fragments.take(node, fragment)
+            if data is None:
+                return
+            entry = entries.decode(data, self.versions.spoken.replicas)
         except DecodeError:
             self.stats.entries_malformed += 1
             return
         if not isinstance(entry, entries.Fragment):
-            self._entry(node, entry, size)
+            self._entry(node, entry, len(data))
 
     def _must_wait(self) -> bool:
         if self._round is not None and self._round.meeting:
@@ -766,8 +760,8 @@ class Replica:
     @property
     def settled(self) -> bool:
         """True: a snapshot of now tells everything."""
-        busy = self._round is not None or self._transfer is not None or bool(self._partial)
-        return self.state is State.LIVE and not busy
+        busy = self._round is not None or self._transfer is not None or bool(self._fragments)
+        return self.state is State.LIVE and not busy and not self._parting
 
     def digest(self) -> bytes:
         """Return a digest of what replicas share."""

@@ -211,6 +211,8 @@ class ServiceProcess:
                 self._perform(self._replica.delivered(message, now))
             case port.View():
                 self._perform(self._replica.viewed(message, now))
+            case port.Parting():
+                self._perform(self._replica.parted(message))
             case port.CaughtUp():
                 self._perform(self._replica.caught_up(now))
                 self._resumed(now)

@@ -37,6 +37,7 @@ totem {{
 {interfaces}
 }}
 {nodelist}
+{sections}
 clm {{
     node_name: node{node_id}
 }}
@@ -71,6 +72,7 @@ class Shape:
     nodelist: bool = False  # always with udpu
     broadcast: bool = False
     link_local: bool = False  # IPv6 addresses that mean nothing without an interface
+    sections: str = ""  # further sections
 
 
 def configuration(shape: Shape, host: Host, hosts: Sequence[Host], directory: Path) -> str:
@@ -99,6 +101,7 @@ def configuration(shape: Shape, host: Host, hosts: Sequence[Host], directory: Pa
         more="".join(f"    {key}: {value}\n" for key, value in shape.totem.items()),
         interfaces="\n".join(interfaces),
         nodelist=_nodelist(shape, hosts) if udpu or shape.nodelist else "",
+        sections=shape.sections,
     )
 
 

@@ -190,5 +190,5 @@ class Checkpoint:
             self._closed = True
             try:
                 await self._session.call(call.name, call.message)
-            except (errors.BadHandleError, errors.LibraryError):
+            except (errors.BadHandleError, errors.LibraryError, errors.UnavailableError):
                 return  # the client was closed first, or the session is gone: so is this open

@@ -23,7 +23,7 @@ class Client:
 
     def __init__(self, *, level: LevelName = "B.04", run_dir: Path | str | None = None) -> None:
         self._level: Final = level_of(level)
-        self._views: Final[asyncio.Queue[wire.Membership | None]] = asyncio.Queue()
+        self._views: Final[asyncio.Queue[wire.Membership | errors.AisError]] = asyncio.Queue()
         self._session: Final = AsyncSession(
             "clm", wire.TABLE, run_dir=run_dir, notified=self._changed, gone=self._gone
         )
@@ -43,8 +43,8 @@ class Client:
                 self._views.get_nowait()
             self._views.put_nowait(message)
 
-    def _gone(self) -> None:
-        self._views.put_nowait(None)
+    def _gone(self, error: errors.AisError) -> None:
+        self._views.put_nowait(error)
 
     async def node_get(
         self, node_id: int = LOCAL_NODE_ID, timeout_ns: int = CALL_TIMEOUT_NS
@@ -75,8 +75,8 @@ class Client:
             yield membership.listing(told, int(flags), node_id, self._level)
         while True:
             view = await self._views.get()
-            if view is None:
-                raise errors.LibraryError("clm.watch", "the session is lost", definite=False)
+            if isinstance(view, errors.AisError):
+                raise view
             if view.view <= told.view:
                 continue
             buffer = membership.changes(told, view, int(flags), node_id, self._level)

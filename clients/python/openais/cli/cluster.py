@@ -61,7 +61,8 @@ def status(options: argparse.Namespace) -> int:
             "openais cluster status: the nodes are in different rings; "
             "see their logs, and compare keys: ais-keygen --fingerprint\n"
         )
-    return 0 if len(views) == 1 and all(ask.ready(document) for document in found) else DOWN
+    serves = all(ask.ready(document) and ask.quorate(document) for document in found)
+    return 0 if len(views) == 1 and serves else DOWN
 
 
 def _show(documents: dict[Path, dict[str, dict[str, Any] | None]]) -> None:
@@ -89,8 +90,16 @@ def _row(name: str, document: dict[str, Any] | None) -> list[object]:
             f"ring {ring['seq']}.{ring['representative']}{_links(document)}",
         ]
     counts = ", ".join(f"{value} {key}" for key, value in document["machine"].items())
-    detail = f"{document['sessions']} sessions, {counts}"
+    detail = f"{_quorum(document)}{document['sessions']} sessions, {counts}"
     return [document["state"], pid, _ids(document["view"]["members"]), detail]
+
+
+def _quorum(document: dict[str, Any]) -> str:
+    """Return how many votes a side without quorum has, else nothing."""
+    quorum = document["quorum"]
+    if quorum["quorate"]:
+        return ""
+    return f"no quorum ({quorum['votes']} of {quorum['expected']} votes), "
 
 
 def _links(document: dict[str, Any]) -> str:
