@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from openais.wire import port
-from openais.wire.codec import DecodeError, pack_state, unpack_bundle, unpack_state
+from openais.wire.codec import Buffer, DecodeError, pack_state, unpack_bundle, unpack_state
 from openais.wire.port import Reason, RingId
 from openais.wire.status import Status
 from services.kit import entries
@@ -666,7 +666,7 @@ class Replica:
             ]
         )
 
-    def load(self, data: bytes) -> None:
+    def load(self, data: Buffer) -> None:
         """Replace everything by what a replica dumped.
 
         Raises:
@@ -684,7 +684,7 @@ class Replica:
         self._departed = {node: Reason(reason) for node, reason in departed}
         self.applied = applied
 
-    def restore(self, data: bytes, index: int) -> None:
+    def restore(self, data: Buffer, index: int) -> None:
         """Take up a snapshot of this replica; the replay from ``index`` follows.
 
         Raises:
