@@ -57,6 +57,7 @@ class Checkpoint:
     generation: int = 0  # +1 when the retention timer starts or stops
     generated: int = 0  # counter of generated section ids
     used: int = 0  # bytes of data
+    mutations: int = 0  # +1 with each change of what a merge compares; opens do not count
     opens: dict[OpenKey, Opening] = field(default_factory=dict)
     sections: dict[bytes, Section] = field(default_factory=dict)  # in creation order
 
@@ -255,6 +256,8 @@ class Checkpoint:
             sum(1 for f in flags if f & OpenFlags.WRITE),
             self.active or 0,
             self.deadline_ns or 0,
+            self.uid,
+            self.mutations,
         )
 
     def values(self) -> list[Any]:
@@ -269,6 +272,7 @@ class Checkpoint:
             self.deadline_ns,
             self.generation,
             self.generated,
+            self.mutations,
             [[*key, o.node_id, o.flags, int(o.level)] for key, o in sorted(self.opens.items())],
             [
                 [i, s.data, s.expiration_ns, s.last_update_ns, int(s.state)]
@@ -286,8 +290,9 @@ class Checkpoint:
 
 def load(values: list[Any]) -> Checkpoint:
     """Build a checkpoint from what `Checkpoint.values` returned."""
-    uid, name, attributes, creation, linked, active, deadline, generation, generated = values[:9]
-    sections = {i: Section(d, e, u, SectionState(s)) for i, d, e, u, s in values[10]}
+    uid, name, attributes, creation, linked, active, deadline, *counters = values[:-2]
+    generation, generated, mutations = counters
+    sections = {i: Section(d, e, u, SectionState(s)) for i, d, e, u, s in values[-1]}
     return Checkpoint(
         uid,
         name,
@@ -299,7 +304,8 @@ def load(values: list[Any]) -> Checkpoint:
         generation,
         generated,
         sum(len(s.data) for s in sections.values()),
-        {(SessionId(s), h): Opening(NodeId(n), f, Level(v)) for s, h, n, f, v in values[9]},
+        mutations,
+        {(SessionId(s), h): Opening(NodeId(n), f, Level(v)) for s, h, n, f, v in values[-2]},
         sections,
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Level, OpenFlags
 from openais.wire.codec import DecodeError, pack_state, unpack_state
-from openais.wire.status import TIME_END, Status
+from openais.wire.status import ONE_SECOND_NS, TIME_END, Status
 from services.ckpt import checkpoint
 from services.ckpt.checkpoint import Checkpoint, Opening, OpenKey, RefusalError
 from services.kit.machine import (
@@ -27,6 +27,8 @@ from services.kit.machine import (
 UID: Final = struct.Struct(">QIQ")  # ring sequence, creator node, counter
 KNOWN_FLAGS: Final = OpenFlags.READ | OpenFlags.WRITE | OpenFlags.CREATE
 EXPIRED_MAX: Final = 256  # operations proposed at a time
+TOMBSTONES_MAX: Final = 10_000  # uids of deleted checkpoints that a merge must not bring back
+TOMBSTONE_NS: Final = 3600 * ONE_SECOND_NS  # how long one is kept
 
 OfHandle: TypeAlias = (
     wire.RetentionDurationSet
@@ -50,6 +52,7 @@ class Checkpoints:
         self._counter = 0
         self._checkpoints: dict[bytes, Checkpoint] = {}  # by uid
         self._names: dict[bytes, Checkpoint] = {}  # the linked ones
+        self._tombstones: dict[bytes, int] = {}  # uid -> when it was deleted, in that order
         self._opens: dict[SessionId, dict[int, Checkpoint]] = {}
         self._timers: list[tuple[int, bytes, bytes | None]] = []  # heap; None: retention
 
@@ -59,7 +62,7 @@ class Checkpoints:
         """Apply one ordered operation."""
         match operation:
             case wire.CheckpointExpire():
-                self._checkpoint_expire(operation)
+                self._checkpoint_expire(operation, context.now_ns)
                 return []
             case wire.SectionExpire():
                 self._section_expire(operation)
@@ -83,7 +86,7 @@ class Checkpoints:
                 self._close((caller.session, handle), context.now_ns)
                 return None
             case wire.Unlink(name):
-                return self._unlink(name)
+                return self._unlink(name, context.now_ns)
             case (
                 wire.RetentionDurationSet()
                 | wire.ActiveReplicaSet()
@@ -210,16 +213,21 @@ class Checkpoints:
         if not self._opens[session]:
             del self._opens[session]
         if c.closed(key, now_ns):
-            self._delete(c)
+            self._delete(c, now_ns)
         elif c.deadline_ns is not None:
             heapq.heappush(self._timers, (c.deadline_ns, c.uid, None))
 
-    def _delete(self, c: Checkpoint) -> None:
+    def _delete(self, c: Checkpoint, now_ns: int) -> None:
         del self._checkpoints[c.uid]
         if self._names.get(c.name) is c:
             del self._names[c.name]
+        self._tombstones[c.uid] = now_ns
+        for uid, deleted_ns in list(self._tombstones.items()):
+            if len(self._tombstones) <= TOMBSTONES_MAX and now_ns - deleted_ns < TOMBSTONE_NS:
+                break
+            del self._tombstones[uid]
 
-    def _unlink(self, name: bytes) -> None:
+    def _unlink(self, name: bytes, now_ns: int) -> None:
         if not 0 < len(name) <= wire.NAME_SIZE_MAX:
             raise RefusalError(Status.ERR_INVALID_PARAM)
         c = self._names.get(name)
@@ -227,8 +235,9 @@ class Checkpoints:
             raise RefusalError(Status.ERR_NOT_EXIST)
         del self._names[name]
         c.linked = False
+        c.mutations += 1
         if not c.opens:
-            self._delete(c)
+            self._delete(c, now_ns)
 
     # Changes through a handle
 
@@ -239,18 +248,23 @@ class Checkpoints:
             raise RefusalError(Status.ERR_ACCESS)
         match op:
             case wire.RetentionDurationSet():
-                return _retention_set(c, op.duration_ns)
+                _retention_set(c, op.duration_ns)
+                c.mutations += 1
+                return None
             case wire.ActiveReplicaSet():
                 if not c.collocated:
                     raise RefusalError(Status.ERR_BAD_OPERATION)
                 c.active = caller.node_id
+                c.mutations += 1
                 return None
             case wire.Synchronize():
                 if c.synchronous:
                     raise RefusalError(Status.ERR_BAD_OPERATION)
                 return c.need_active()
             case _:
-                return self._change_section(c, op, context.now_ns)
+                changed = self._change_section(c, op, context.now_ns)
+                c.mutations += 1
+                return changed
 
     def _change_section(self, c: Checkpoint, op: Any, now_ns: int) -> Any:
         match op:
@@ -311,11 +325,11 @@ class Checkpoints:
             return wire.CheckpointExpire(uid, self._checkpoints[uid].generation)
         return wire.SectionExpire(uid, section_id, at_ns)
 
-    def _checkpoint_expire(self, op: wire.CheckpointExpire) -> None:
+    def _checkpoint_expire(self, op: wire.CheckpointExpire, now_ns: int) -> None:
         """Delete a checkpoint, unless somebody opened it before (its generation changed)."""
         c = self._checkpoints.get(op.uid)
         if c is not None and not c.opens and c.generation == op.generation:
-            self._delete(c)
+            self._delete(c, now_ns)
 
     def _section_expire(self, op: wire.SectionExpire) -> None:
         c = self._checkpoints.get(op.uid)
@@ -323,6 +337,7 @@ class Checkpoints:
         if c is not None and section is not None and section.expiration_ns == op.expiration_ns:
             c.used -= len(section.data)
             del c.sections[op.section_id]
+            c.mutations += 1
 
     # Sessions and views
 
@@ -369,16 +384,18 @@ class Checkpoints:
     def dump(self) -> bytes:
         """Return the whole state, canonical."""
         ordered = [self._checkpoints[uid].values() for uid in sorted(self._checkpoints)]
-        return pack_state([self._counter, ordered])
+        tombstones = [[uid, at_ns] for uid, at_ns in self._tombstones.items()]
+        return pack_state([self._counter, ordered, tombstones])
 
     def load(self, data: bytes) -> None:
         """Replace the whole state."""
         try:
-            counter, values = unpack_state(data)
+            counter, values, tombstones = unpack_state(data)
             loaded = [checkpoint.load(v) for v in values]
         except (TypeError, ValueError, IndexError) as error:
             raise DecodeError(f"checkpoints: {error}") from error
         self._counter = counter
+        self._tombstones = dict(tombstones)
         self._checkpoints = {c.uid: c for c in loaded}
         self._names = {c.name: c for c in loaded if c.linked}
         self._opens = {}
@@ -396,6 +413,7 @@ class Checkpoints:
         """Assert every invariant."""
         for c in self._checkpoints.values():
             c.check()
+            assert c.uid not in self._tombstones
             assert not c.linked or self._names[c.name] is c
             assert all(self._opens[s][h] is c for s, h in c.opens)
         assert sum(map(len, self._opens.values())) == sum(
@@ -409,6 +427,7 @@ class Checkpoints:
             "sections": sum(len(c.sections) for c in self._checkpoints.values()),
             "data_bytes": sum(c.used for c in self._checkpoints.values()),
             "opens": sum(map(len, self._opens.values())),
+            "tombstones": len(self._tombstones),
         }
 
 

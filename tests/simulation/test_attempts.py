@@ -11,7 +11,9 @@ from tests.sim.cluster import Cluster
 from tests.sim.host import Host
 from tests.sim.network import MS
 from tests.sim.plan import SEQ_BASES
+from tests.sim.trace import Originated
 from totemd.protocol.effects import Moved, State
+from totemd.protocol.messages import Data
 from totemd.protocol.parameters import RingParameters
 
 KEY = b"one key" * 8
@@ -216,4 +218,20 @@ def test_a_commit_token_that_denies_its_own_reader_is_dropped() -> None:
     cluster.perform(2, cluster.node(2).force_gather(cluster.now_ns))
     cluster.run(5_000 * MS)
     assert cluster.node(2).ring.stats.commits - commits < 10
+    settled(cluster)
+
+
+def test_a_late_message_of_an_old_ring_is_no_reason_to_gather() -> None:
+    # It was sent before the change by a node that came along, and overtaken on the way.
+    cluster = loaded(3)
+    cluster.run(100 * MS)
+    old = next(r for r in reversed(cluster.running[2].life.records) if isinstance(r, Originated))
+    late = Data(old.ring, old.seq, 2, old.guarantee, 0, 1, old.payload)
+    cluster.crash(3)
+    cluster.wait(cluster.one_ring, 5_000 * MS)
+    gathers = cluster.node(1).ring.stats.gathers
+    order = (cluster.running[2].life.epoch, cluster.running[2].packets)
+    cluster.perform(1, cluster.node(1).receive(late, 2, order, cluster.now_ns))
+    cluster.run(100 * MS)
+    assert cluster.node(1).ring.stats.gathers == gathers
     settled(cluster)

@@ -198,6 +198,7 @@ def test_messages_before_the_own_join_are_not_delivered_and_those_before_the_lea
     cluster.multicast(2, two, b"with the join")  # JOIN_STARTED
     cluster.run(20 * MS)
     cluster.multicast(1, one, b"while a member")
+    cluster.run(20 * MS)
     leave(cluster, 2, two)
     cluster.run(20 * MS)
     cluster.multicast(1, one, b"after")

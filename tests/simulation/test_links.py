@@ -14,7 +14,7 @@ from tests.sim.checkers import check_all
 from tests.sim.cluster import Cluster
 from tests.sim.host import Datagram, Host
 from tests.sim.network import MS, US, Faults, Wire
-from totemd.protocol.effects import Configuration, ConfigurationKind, Multicast, Unicast
+from totemd.protocol.effects import Configuration, ConfigurationKind, Multicast, State, Unicast
 from totemd.protocol.links import (
     LinkDown,
     LinkEffect,
@@ -86,8 +86,9 @@ class Linked(Cluster):
         for effect in effects:
             links = self.links[host.address]
             if isinstance(effect, Multicast):
-                to_members = isinstance(effect.message, Data) and not effect.again
-                self._way = links.multicast_links() if to_members else links.all
+                operational = host.node.ring.state is State.OPERATIONAL
+                data = isinstance(effect.message, Data) and not effect.again
+                self._way = links.multicast_links() if data and operational else links.all
             elif isinstance(effect, Unicast):
                 self._way = links.all if effect.again else links.unicast_links(effect.node_id)
             super()._perform(host, [effect])

@@ -15,7 +15,7 @@ from totemd.protocol.core import (
 from totemd.protocol.effects import Cause, Persist, Retired
 from totemd.protocol.messages import (
     NODES_MAX,
-    POSITION_REACH,
+    OFFSET_MAX,
     Commit,
     Entry,
     Join,
@@ -376,7 +376,7 @@ class Membership(Recovery):
             e.node
             for e in ct.entries
             if e.old_ring == self.installed_ring
-            and max(abs(e.old_aru - mine), abs(e.high_delivered - mine)) > POSITION_REACH // 2
+            and max(abs(e.old_aru - mine), abs(e.high_delivered - mine)) > OFFSET_MAX
         )
 
     def on_commit_commit(self, ct: Commit) -> None:

@@ -42,8 +42,7 @@ SEQ_MAX: Final = 1 << 63
 REQUESTS_MAX: Final = 64
 REQUEST_COUNT_MAX: Final = 256
 REQUESTED_MAX: Final = 1024
-COUNT_MAX: Final = 1 << 31  # of fcc and backlog: what a visit adds still fits the field
-POSITION_REACH: Final = 1 << 30  # between two positions of one ring in a commit token
+COUNT_MAX: Final = 1 << 31  # of fcc and backlog
 DATAGRAM_SIZE_MAX: Final = 65_507
 UDP_OVERHEAD_IPV4: Final = 28
 UDP_OVERHEAD_IPV6: Final = 48
@@ -411,9 +410,8 @@ def _decode_entries(
         obligations = _ids(data, tail, n_obligations, "commit")
         tail += 4 * n_obligations
         received = bool(flags & RECEIVED)
-        lowest = max(-base, -POSITION_REACH)
-        if not 0 <= aru <= POSITION_REACH or not lowest <= delivered <= POSITION_REACH:
-            raise DecodeError("commit: position out of range")
+        if base + aru < 0 or base + delivered < 0:
+            raise DecodeError("commit: negative position")
         entries.append(Entry(node, old_ring, base + aru, base + delivered, received, obligations))
     if tail != len(data):
         raise DecodeError("commit: length does not match the lists")

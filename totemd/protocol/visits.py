@@ -14,6 +14,7 @@ from totemd.protocol.effects import Cause, Deliver, Multicast, Unicast
 from totemd.protocol.flow import allowance, part_of_backlog
 from totemd.protocol.idle import Idle
 from totemd.protocol.messages import (
+    COUNT_MAX,
     ENCAPSULATED,
     POST,
     SEQ_MAX,
@@ -341,14 +342,16 @@ class Visits(Idle):
 
     def _account(self, token: Token, sent: int) -> None:
         if sent != self.sent_last_visit:
-            token.fcc = max(0, token.fcc + sent - self.sent_last_visit)
+            fcc = token.fcc + sent - self.sent_last_visit
+            token.fcc = max(0, min(fcc, COUNT_MAX))
             self.sent_last_visit = sent
         if self.state is OPERATIONAL:
             backlog = self.source.backlog_frames()
         else:
             backlog = len(self.recovery_queue)
         if backlog != self.backlog_last_visit:
-            token.backlog = max(0, token.backlog + backlog - self.backlog_last_visit)
+            waiting = token.backlog + backlog - self.backlog_last_visit
+            token.backlog = max(0, min(waiting, COUNT_MAX))
             self.backlog_last_visit = backlog
 
     def _numbers_used_up(self, token: Token) -> bool:

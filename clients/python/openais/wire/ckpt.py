@@ -337,6 +337,8 @@ class CheckpointInfo:
     writers: int
     active_node: int  # 0: none, or not applicable
     deadline_ns: int  # of the retention; 0: open, or kept for ever
+    uid: bytes = b""  # of the instance; a name may come again, an uid never
+    mutations: int = 0  # changes of its content and attributes so far
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 from openais.wire import ckpt as wire
 from openais.wire.port import RingId
 from openais.wire.status import TIME_END, Status
+from services.ckpt import state
 from services.ckpt.state import Checkpoints
 from services.kit.machine import Answer, Caller, Context, NodeId, Report, SessionId, View
 
@@ -158,6 +159,52 @@ def test_a_dump_comes_in_parts_of_limited_size(monkeypatch: pytest.MonkeyPatch) 
         seen += [s.section.section_id for s in part.sections]
         more = part.more
     assert seen == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_every_change_is_counted_and_a_refused_or_repeated_look_is_not() -> None:
+    bench = Bench()
+    bench.opened()
+
+    def mutations() -> int:
+        (info,) = bench.ask(wire.CheckpointsGet()).result.checkpoints
+        count: int = info.mutations
+        return count
+
+    assert mutations() == 0
+    changes = [
+        create(1, b"a"),
+        wire.SectionOverwrite(1, b"a", b"x"),
+        wire.Write(1, (wire.WriteElement(b"a", 0, b"y"),)),
+        wire.SectionExpirationTimeSet(1, b"a", bench.now_ns + 1_000),
+        wire.RetentionDurationSet(1, 5),
+        wire.SectionDelete(1, b"a"),
+        wire.Unlink(b"n"),
+    ]
+    for count, change in enumerate(changes, 1):
+        assert bench.do(change).status is Status.OK
+        assert mutations() == count
+    assert bench.do(wire.SectionDelete(1, b"a")).status is Status.ERR_NOT_EXIST
+    bench.ask(wire.StatusGet(1))
+    assert mutations() == len(changes)
+
+
+def test_a_deleted_checkpoint_leaves_a_tombstone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state, "TOMBSTONES_MAX", 3)
+    bench = Bench()
+
+    def live_and_die(name: bytes) -> None:
+        bench.opened(1, name)
+        bench.do(wire.Unlink(name))
+        bench.do(wire.Close(1))
+
+    for k in range(5):
+        live_and_die(b"%d" % k)
+    assert bench.machine.describe()["tombstones"] == 3
+    bench.now_ns += state.TOMBSTONE_NS
+    live_and_die(b"late")
+    assert bench.machine.describe()["tombstones"] == 1
 
 
 def test_results_of_other_classes_are_no_operations() -> None:

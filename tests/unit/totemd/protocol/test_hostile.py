@@ -13,7 +13,7 @@ import pytest
 from tests.unit.totemd.protocol.rings import Lone, Rings, sent
 from totemd.protocol.effects import Effect, Multicast, State, Unicast
 from totemd.protocol.messages import (
-    COMMIT_ENTRY,
+    COUNT_MAX,
     Commit,
     Data,
     DecodeError,
@@ -77,7 +77,7 @@ def test_counts_of_a_token_that_no_ring_reaches_are_refused_before_they_overflow
     setattr(token, field, (1 << 32) - 1)
     with pytest.raises(DecodeError, match="count"):
         decode(encode(token))
-    setattr(token, field, 1 << 30)
+    setattr(token, field, COUNT_MAX)
     readable(lone.hear(2, 1, decode(encode(token))))
 
 
@@ -116,7 +116,7 @@ def gathering() -> tuple[Rings, Commit]:
     return rings, taken[0]
 
 
-@pytest.mark.parametrize("position", [1 << 30, 1 << 40, 1 << 62])
+@pytest.mark.parametrize("position", [1 << 40, 1 << 62])
 def test_a_commit_token_that_claims_an_impossible_position_is_dropped(position: int) -> None:
     rings, commit = gathering()
     ring = rings.rings[2]
@@ -153,19 +153,6 @@ def test_a_commit_token_that_names_a_ring_twice_is_refused() -> None:
 
 def encode_ring(ring: RingId) -> bytes:
     return ring.representative.to_bytes(4, "big") + ring.seq.to_bytes(8, "big")
-
-
-@pytest.mark.parametrize(
-    ("aru", "delivered"), [(-1, 0), ((1 << 30) + 1, 0), (0, -(1 << 30) - 1), (0, (1 << 31) - 1)]
-)
-def test_positions_that_could_not_be_passed_on_are_refused(aru: int, delivered: int) -> None:
-    entries = (Entry(1, RingId(4, 1), 1 << 40, 1 << 40), Entry(2))
-    data = bytearray(encode(Commit(RingId(8, 1), 1, 1, entries)))
-    at = len(data) - 2 * COMMIT_ENTRY.size
-    node, ring, flags, count, _, _ = COMMIT_ENTRY.unpack_from(data, at)
-    COMMIT_ENTRY.pack_into(data, at, node, ring, flags, count, aru, delivered)
-    with pytest.raises(DecodeError, match="position"):
-        decode(bytes(data))
 
 
 def test_a_token_whose_aru_is_over_its_seq_is_refused() -> None:
