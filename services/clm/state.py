@@ -9,21 +9,25 @@ counts the views within a ring.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 from openais.wire import clm as wire
-from openais.wire.codec import DecodeError, Table
+from openais.wire.codec import Buffer, DecodeError, Table
 from openais.wire.status import Status
 from services.kit.machine import (
+    REST,
     Answer,
     Context,
     Effect,
+    Foreign,
     NodeId,
     Notify,
+    Objects,
     Report,
     SessionId,
+    Summary,
     View,
 )
 
@@ -56,21 +60,27 @@ class _Tracker:
 
 
 class Membership:
-    """The state machine of the membership service.
+    """The state machine of the membership service. Its state is one object.
 
     Args:
         own: the data of the node this replica runs on; not part of the replicated state.
     """
 
     table: Final = wire.TABLE
+    merges_losers: Final = False
 
     def __init__(self, own: OwnNode) -> None:
+        self.objects: Final = Objects()
+        self.objects.touch(REST)
         self._own = own
         self._view = 0
         self._nodes: dict[NodeId, _Node] = {}
         self._trackers: dict[SessionId, _Tracker] = {}
 
     # Operations
+
+    def speak(self, version: int) -> None:
+        """Do nothing: there is one version."""
 
     def apply(self, operation: wire.Track | wire.TrackStop, context: Context) -> list[Effect]:
         """Apply one ordered operation."""
@@ -82,9 +92,11 @@ class Membership:
                     operation.flags, operation.level
                 ):
                     return [Answer(caller, Status.ERR_BAD_FLAGS)]
+                self.objects.touch(REST)
                 self._trackers[caller.session] = _Tracker(caller.node_id, operation.flags)
                 return [Answer(caller, Status.OK, self._membership(caller.node_id))]
             case wire.TrackStop():
+                self.objects.touch(REST)
                 tracked = self._trackers.pop(caller.session, None)
                 return [Answer(caller, Status.OK if tracked else Status.ERR_NOT_EXIST)]
             case _:
@@ -125,6 +137,7 @@ class Membership:
 
     def session_closed(self, session: SessionId, context: Context) -> list[Effect]:
         """Stop telling a session of changes."""
+        self.objects.touch(REST)
         self._trackers.pop(session, None)
         return []
 
@@ -157,6 +170,7 @@ class Membership:
 
         A node that was apart from the others meanwhile first leaves, in a view of its own.
         """
+        self.objects.touch(REST)
         arriving = self._arriving(view, reports)
         apart = tuple(n for n in view.joined if n in self._nodes and n in view.members)
         base = view.ring.seq << VIEWS_PER_RING_BITS
@@ -269,29 +283,37 @@ class Membership:
         """Return nothing: nothing expires here."""
         return []
 
-    def dump(self) -> bytes:
-        """Return the whole state."""
-        return _STATE.encode(
-            _State(
-                self._view,
-                tuple(
-                    _NodeState(self._nodes[n].arrived, self._nodes[n].node)
-                    for n in sorted(self._nodes)
-                ),
-                tuple(
-                    _TrackerState(session, tracker.node_id, tracker.flags)
-                    for session, tracker in sorted(self._trackers.items())
-                ),
-            )
-        )
+    def names(self) -> Iterable[bytes]:
+        """Return the name of the one object."""
+        return (REST,)
 
-    def load(self, data: bytes) -> None:
+    def dump(self, name: bytes) -> list[bytes]:
+        """Return the whole state."""
+        if name != REST:
+            return []
+        state = _State(
+            self._view,
+            tuple(
+                _NodeState(self._nodes[n].arrived, self._nodes[n].node) for n in sorted(self._nodes)
+            ),
+            tuple(
+                _TrackerState(session, tracker.node_id, tracker.flags)
+                for session, tracker in sorted(self._trackers.items())
+            ),
+        )
+        return [_STATE.encode(state)]
+
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         """Replace the whole state by a dumped one.
 
         Raises:
             DecodeError: damaged.
         """
+        data = changes.get(REST)
+        if data is None:
+            return
         state: _State = _STATE.decode(data)
+        self.objects.touch(REST)
         self._view = state.view
         self._nodes = {
             NodeId(entry.node.node_id): _Node(entry.node, entry.arrived) for entry in state.nodes
@@ -300,6 +322,18 @@ class Membership:
             SessionId(entry.session): _Tracker(NodeId(entry.node_id), entry.flags)
             for entry in state.trackers
         }
+
+    def summary(self, name: bytes) -> Summary:
+        """Refuse: there is no object that could be merged."""
+        raise AssertionError(f"no object {name!r}")
+
+    def tombstones(self) -> Sequence[bytes]:
+        """Return nothing: the winning side's state is taken as a whole."""
+        return ()
+
+    def merge(self, foreign: Sequence[Foreign], context: Context) -> None:
+        """Refuse: there is no object that could be merged."""
+        raise AssertionError("nothing to merge")
 
     def check(self) -> None:
         """Assert every invariant."""

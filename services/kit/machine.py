@@ -4,21 +4,26 @@ A machine is deterministic: the same operations in the same order give the same 
 effects on every replica. It reads no clock, socket, file or random number; time enters with the
 operation. Every replica computes every effect; the kit performs those addressed to sessions that
 are attached at its own node.
+
+A state is a set of named objects, each with canonical bytes. What was not touched is neither
+dumped nor hashed again when replicas compare, send or merge their states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NewType, Protocol, TypeAlias
+from typing import Any, Final, NewType, Protocol, TypeAlias
 
-from openais.wire.codec import Table
+from openais.wire.codec import Buffer, Table
 from openais.wire.port import Reason, RingId
 from openais.wire.status import Status
 
 NodeId = NewType("NodeId", int)
 SessionId = NewType("SessionId", bytes)
+
+REST: Final = b""  # names the object that holds what belongs to no other; it is never merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class View:
     members: tuple[NodeId, ...]  # sorted
     joined: tuple[NodeId, ...]  # new since the last view, or apart from us meanwhile; sorted
     left: tuple[tuple[NodeId, Reason], ...]  # sorted by node
+    quorate: bool = True  # its members may act for the whole cluster, or no quorum is configured
+    version: int = 1  # of the service's protocol that its members speak
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +100,64 @@ class Report:
     content: bytes
 
 
+class Objects:
+    """Which objects of a state changed, and who wants to see one before it changes."""
+
+    __slots__ = ("changed", "keepers")
+
+    def __init__(self) -> None:
+        self.changed: Final[set[bytes]] = set()  # since the kit looked last
+        self.keepers: Final[list[Callable[[bytes], None]]] = []
+
+    def touch(self, name: bytes) -> None:
+        """Say that an object is about to change, to appear or to go. Call it before."""
+        self.changed.add(name)
+        for keep in self.keepers:
+            keep(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the sides of a merge tell each other of an object they may not both hold."""
+
+    counter: int  # of the changes made to it; more win where sides are equal
+    in_use: bool  # a session has it: it is kept although the other side deleted it
+    info: bytes = b""  # for `Machine.merge`, at most 64 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """One version of an object, of a side other than the one this replica's state is of."""
+
+    name: bytes
+    summary: Summary
+    wins: bool  # it takes the place of ours, if we have one
+    equal: bool  # its side ranks as high as ours; where names clash the counters decide
+    content: bytes | None  # as dumped; None: it lost, and `merges_losers` is False
+
+
 class Machine(Protocol):
     """A service's state. Methods check everything first and change afterwards."""
 
     @property
+    def objects(self) -> Objects:
+        """What the machine touched. Every object that exists was touched once."""
+
+    @property
+    def merges_losers(self) -> bool:
+        """True: `merge` wants the content of versions that lost, too."""
+
+    @property
     def table(self) -> Table:
         """The service's protocol: operations, results, notifications."""
+
+    def speak(self, version: int) -> None:
+        """Go on in this version of the protocol: `dump` and effects as that version has them.
+
+        Told before anything else and whenever the group's version changes, up or down. The kit
+        encodes and decodes messages by it (`codec.added`); what else differs is the machine's.
+        Touches the objects that are dumped otherwise then.
+        """
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         """Apply one ordered operation. Also those that `expired` proposed (caller None)."""
@@ -133,14 +192,36 @@ class Machine(Protocol):
     def expired(self, now_ns: int) -> list[Any]:
         """Operations that are due at ``now_ns``; the group's oldest member has them ordered."""
 
-    def dump(self) -> bytes:
-        """The whole state, canonical: equal states give equal bytes (`codec.pack_state`)."""
+    def names(self) -> Iterable[bytes]:
+        """Return the names of all objects that exist, in any order."""
 
-    def load(self, data: bytes) -> None:
-        """Replace the whole state by what another replica dumped.
+    def dump(self, name: bytes) -> list[bytes]:
+        """Return an object in parts, canonical: equal objects give equal parts; []: none.
+
+        Large parts are best the values that the state holds, uncopied: they are kept while a
+        state is sent, and hashed once.
+        """
+
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
+        """Replace objects by what another replica dumped, its parts joined; None: it is gone.
+
+        Touches each. Afterwards the whole is a state that the other replica had.
 
         Raises:
-            DecodeError: damaged.
+            DecodeError: damaged; this replica is given up.
+        """
+
+    def summary(self, name: bytes) -> Summary:
+        """Sum an object up (not `REST`) for the other sides of a merge."""
+
+    def tombstones(self) -> Sequence[bytes]:
+        """Return the names of objects deleted lately: another side's versions die too."""
+
+    def merge(self, foreign: Sequence[Foreign], context: Context) -> None:
+        """Take up versions of other sides, in order of rank; never a mix within one object.
+
+        Called on every replica of the winning side with the same arguments, before
+        `view_changed` tells what the sessions of the other sides have.
         """
 
     def check(self) -> None:

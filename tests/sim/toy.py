@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openais.wire.codec import Table, pack_state, unpack_state
+from openais.wire.codec import Buffer, Table, pack_state, unpack_state
 from openais.wire.status import Status
 from services.kit.machine import (
+    REST,
     Answer,
     Caller,
     Context,
     Effect,
+    Foreign,
     NodeId,
     Notify,
+    Objects,
     Report,
     SessionId,
+    Summary,
     View,
 )
 
@@ -61,16 +65,28 @@ class Toy:
     """The machine."""
 
     table = TABLE
+    merges_losers = False
 
     def __init__(self) -> None:
+        self.objects = Objects()
+        self.objects.touch(REST)
+        self.deleted: dict[bytes, None] = {}
         self.counters: dict[bytes, int] = {}
         self.owners: dict[SessionId, int] = {}  # how often each session added
         self.waiting: list[tuple[int, bytes, int, bytes]] = []
         self.deadlines: dict[bytes, int] = {}
         self.views: list[tuple[int, ...]] = []
+        self.order: dict[SessionId, list[int]] = {}  # numbers of the requests that added
+
+    def speak(self, version: int) -> None:
+        """Do nothing: there is one version."""
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
+        self.objects.touch(REST)
         if isinstance(operation, Expire):
+            self.objects.touch(operation.name)
+            if operation.name in self.counters:
+                self.deleted[operation.name] = None
             self.counters.pop(operation.name, None)
             self.deadlines.pop(operation.name, None)
             return []
@@ -81,8 +97,11 @@ class Toy:
         if isinstance(operation, Wait):
             self.waiting.append((caller.node_id, caller.session, caller.number, operation.name))
             return []
+        self.objects.touch(operation.name)
+        self.deleted.pop(operation.name, None)
         value = self.counters[operation.name] = self.counters.get(operation.name, 0) + 1
         self.owners[caller.session] = self.owners.get(caller.session, 0) + 1
+        self.order.setdefault(caller.session, []).append(caller.number)
         if operation.name.startswith(b"short"):
             self.deadlines[operation.name] = context.now_ns + 1_000_000_000
         effects: list[Effect] = [Answer(caller, Status.OK, Value(value))]
@@ -99,7 +118,9 @@ class Toy:
         return Answer(context.caller, Status.OK, Value(self.counters.get(operation.name, 0)))
 
     def session_closed(self, session: SessionId, context: Context) -> list[Effect]:
+        self.objects.touch(REST)
         self.owners.pop(session, None)
+        self.order.pop(session, None)
         self.waiting = [w for w in self.waiting if w[1] != session]
         return []
 
@@ -109,6 +130,7 @@ class Toy:
     def view_changed(
         self, view: View, reports: Mapping[NodeId, Report], context: Context
     ) -> list[Effect]:
+        self.objects.touch(REST)
         for node in sorted(reports):
             for session, count in unpack_state(reports[node].content):
                 if count:
@@ -123,27 +145,58 @@ class Toy:
     def expired(self, now_ns: int) -> list[Any]:
         return [Expire(n) for n, at in sorted(self.deadlines.items()) if at <= now_ns]
 
-    def dump(self) -> bytes:
-        return pack_state(
-            [
-                sorted([n, v] for n, v in self.counters.items()),
-                sorted([s, v] for s, v in self.owners.items()),
-                [list(w) for w in self.waiting],
-                sorted([n, v] for n, v in self.deadlines.items()),
-                [list(v) for v in self.views],
-            ]
-        )
+    def names(self) -> Iterable[bytes]:
+        return (REST, *self.counters)
 
-    def load(self, data: bytes) -> None:
-        counters, owners, waiting, deadlines, views = unpack_state(data)
-        self.counters = dict(counters)
-        self.owners = {SessionId(s): v for s, v in owners}
-        self.waiting = [(w[0], w[1], w[2], w[3]) for w in waiting]
-        self.deadlines = dict(deadlines)
-        self.views = [tuple(v) for v in views]
+    def dump(self, name: bytes) -> list[bytes]:
+        if name != REST:
+            value = self.counters.get(name)
+            return [] if value is None else [pack_state([value, self.deadlines.get(name)])]
+        return [
+            pack_state(
+                [
+                    sorted([s, v] for s, v in self.owners.items()),
+                    [list(w) for w in self.waiting],
+                    [list(v) for v in self.views],
+                    list(self.deleted),
+                    sorted([s, v] for s, v in self.order.items()),
+                ]
+            )
+        ]
+
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
+        for name, data in changes.items():
+            self.objects.touch(name)
+            if name == REST:
+                owners, waiting, views, deleted, order = unpack_state(data or b"")
+                self.order = {SessionId(s): v for s, v in order}
+                self.owners = {SessionId(s): v for s, v in owners}
+                self.waiting = [(w[0], w[1], w[2], w[3]) for w in waiting]
+                self.views = [tuple(v) for v in views]
+                self.deleted = dict.fromkeys(deleted)
+                continue
+            self.counters.pop(name, None)
+            self.deadlines.pop(name, None)
+            if data is not None:
+                self.counters[name], deadline_ns = unpack_state(data)
+                if deadline_ns is not None:
+                    self.deadlines[name] = deadline_ns
+
+    def summary(self, name: bytes) -> Summary:
+        return Summary(self.counters[name], in_use=False)
+
+    def tombstones(self) -> Sequence[bytes]:
+        return tuple(self.deleted)
+
+    def merge(self, foreign: Sequence[Foreign], context: Context) -> None:
+        self.load({f.name: f.content for f in foreign if f.wins})
 
     def check(self) -> None:
         assert all(v > 0 for v in self.counters.values())
+        for numbers in self.order.values():
+            assert numbers == sorted(set(numbers)), (
+                f"a session's requests were reordered: {numbers}"
+            )
 
     def describe(self) -> dict[str, int]:
         return {"counters": len(self.counters)}

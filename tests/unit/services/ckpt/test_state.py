@@ -10,7 +10,7 @@ import pytest
 from openais.wire import ckpt as wire
 from openais.wire.port import RingId
 from openais.wire.status import TIME_END, Status
-from services.ckpt import state
+from services.ckpt import objects
 from services.ckpt.state import Checkpoints
 from services.kit.machine import Answer, Caller, Context, NodeId, Report, SessionId, View
 
@@ -50,6 +50,10 @@ class Bench:
             self.machine.apply(operation, Context(self.now_ns, NodeId(1), None, VIEW))
             self.machine.check()
         return len(operations)
+
+
+def whole(machine: Checkpoints) -> dict[bytes, bytes | None]:
+    return {name: b"".join(machine.dump(name)) for name in machine.names()}
 
 
 def create(handle: int, section: bytes, expiration_ns: int = TIME_END) -> wire.SectionCreate:
@@ -170,7 +174,7 @@ def test_every_change_is_counted_and_a_refused_or_repeated_look_is_not() -> None
         count: int = info.mutations
         return count
 
-    assert mutations() == 0
+    before = mutations()
     changes = [
         create(1, b"a"),
         wire.SectionOverwrite(1, b"a", b"x"),
@@ -182,16 +186,16 @@ def test_every_change_is_counted_and_a_refused_or_repeated_look_is_not() -> None
     ]
     for count, change in enumerate(changes, 1):
         assert bench.do(change).status is Status.OK
-        assert mutations() == count
+        assert mutations() == before + count
     assert bench.do(wire.SectionDelete(1, b"a")).status is Status.ERR_NOT_EXIST
     bench.ask(wire.StatusGet(1))
-    assert mutations() == len(changes)
+    assert mutations() == before + len(changes)
 
 
 def test_a_deleted_checkpoint_leaves_a_tombstone_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(state, "TOMBSTONES_MAX", 3)
+    monkeypatch.setattr(objects, "TOMBSTONES_MAX", 3)
     bench = Bench()
 
     def live_and_die(name: bytes) -> None:
@@ -202,9 +206,70 @@ def test_a_deleted_checkpoint_leaves_a_tombstone_for_a_while(
     for k in range(5):
         live_and_die(b"%d" % k)
     assert bench.machine.describe()["tombstones"] == 3
-    bench.now_ns += state.TOMBSTONE_NS
+    bench.now_ns += objects.TOMBSTONE_NS
     live_and_die(b"late")
     assert bench.machine.describe()["tombstones"] == 1
+
+
+def test_wrong_values_come_before_the_open_mode_and_that_before_what_is_there() -> None:
+    bench = Bench()
+    bench.opened(1)
+    bench.do(wire.Open(2, b"n", 1, None, wire.Level.B_02))
+    for operation, status in (
+        (wire.SectionDelete(2, b""), Status.ERR_INVALID_PARAM),
+        (wire.SectionDelete(2, b"unknown"), Status.ERR_ACCESS),
+        (wire.SectionDelete(1, b"unknown"), Status.ERR_NOT_EXIST),
+        (wire.RetentionDurationSet(2, -1), Status.ERR_INVALID_PARAM),
+        (wire.SectionOverwrite(2, b"a", bytes(101)), Status.ERR_INVALID_PARAM),
+        (wire.Write(2, ()), Status.ERR_INVALID_PARAM),
+        (wire.Synchronize(2), Status.ERR_ACCESS),
+    ):
+        assert bench.do(operation).status is status, operation
+
+
+def test_a_refusal_tells_the_rule_and_the_element() -> None:
+    bench = Bench()
+    bench.opened()
+    bench.do(create(1, b"a"))
+    elements = (wire.WriteElement(b"a", 0, b"x"), wire.WriteElement(b"a", 99, b"xyz"))
+    answer = bench.do(wire.Write(1, elements))
+    assert str(answer.result) == "element 1: bytes 99..102, max_section_size is 100"
+    assert str(bench.do(create(1, b"a")).result) == "there is a section with this id"
+
+
+def test_memory_has_a_limit_and_a_refused_change_takes_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    huge = wire.Attributes(1, 0, 1_000, 8, 1 << 40, 8)
+    bench.do(wire.Open(1, b"n", RWC, huge, wire.Level.B_02))
+    bench.do(create(1, b"a"))
+    before = bench.machine.describe()
+    gap = wire.Write(1, (wire.WriteElement(b"a", 1 << 39, b"x"),))
+    assert bench.do(gap).status is Status.ERR_NO_MEMORY
+    assert bench.machine.describe() == before
+    monkeypatch.setattr(wire, "MEMORY_MAX", before["memory_bytes"] + 10)
+    assert bench.do(wire.SectionOverwrite(1, b"a", bytes(14))).status is Status.OK
+    assert bench.do(wire.SectionOverwrite(1, b"a", bytes(15))).status is Status.ERR_NO_MEMORY
+    assert bench.do(create(1, b"b")).status is Status.ERR_NO_MEMORY
+    assert bench.do(wire.SectionCreate(1, None, TIME_END, b"")).status is Status.ERR_NO_MEMORY
+    other = wire.Open(2, b"other", RWC, huge, wire.Level.B_02)
+    assert bench.do(other).status is Status.ERR_NO_MEMORY
+    bench.do(wire.SectionDelete(1, b"a"))
+    assert bench.do(create(1, b"b")).status is Status.OK
+    bench.do(wire.Close(1))
+    bench.do(wire.Unlink(b"n"))
+    assert bench.machine.describe()["memory_bytes"] == 0
+
+
+def test_a_read_that_no_answer_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "CALL_SIZE_MAX", 6)
+    bench = Bench()
+    bench.opened()
+    bench.do(create(1, b"a"))
+    two = (wire.ReadElement(b"a", 0, None), wire.ReadElement(b"a", 0, 3))
+    assert bench.ask(wire.Read(1, two)).status is Status.ERR_NO_RESOURCES
+    assert bench.ask(wire.Read(1, two[:1])).result == wire.ReadData((b"data",))
 
 
 def test_results_of_other_classes_are_no_operations() -> None:
@@ -235,8 +300,8 @@ def test_a_snapshot_restores_a_random_history_exactly(seed: int) -> None:
         if rng.random() < 0.1:
             bench.expire()
     copy = Checkpoints()
-    copy.load(bench.machine.dump())
+    copy.load(whole(bench.machine))
     copy.check()
-    assert copy.dump() == bench.machine.dump()
+    assert whole(copy) == whole(bench.machine)
     assert copy.deadline_ns() == bench.machine.deadline_ns()
     assert copy.describe() == bench.machine.describe()

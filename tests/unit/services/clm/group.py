@@ -7,6 +7,7 @@ from openais.wire.port import Reason, RingId
 from openais.wire.status import Status
 from services.clm.state import Membership, OwnNode
 from services.kit.machine import (
+    REST,
     Answer,
     Caller,
     Context,
@@ -49,7 +50,7 @@ class Group:
         for node in nodes:
             machine = Membership(node)
             if self.replicas:
-                machine.load(self.any().dump())
+                machine.load({REST: self.any().dump(REST)[0]})
             self.replicas[node.node_id] = machine
         reports = {n.node_id: Report(n.node_id, Membership(n).report(())) for n in nodes}
         self._change(tuple(n.node_id for n in nodes), (), reports, same_ring=same_ring)
@@ -68,7 +69,7 @@ class Group:
         report = replica.report(self._sessions_of(node))
         if incarnation is not None:
             report = Membership(own(node_id, incarnation=incarnation)).report(())
-        replica.load(self.any(other_than=node).dump())
+        replica.load({REST: self.any(other_than=node).dump(REST)[0]})
         self._change((node,), (node,), {node: Report(node, report)})
 
     def merge(self, other: Group) -> None:
@@ -78,7 +79,7 @@ class Group:
             for n, replica in other.replicas.items()
         }
         for node_id, replica in other.replicas.items():
-            replica.load(self.any().dump())
+            replica.load({REST: self.any().dump(REST)[0]})
             self.replicas[node_id] = replica
         self.sessions |= other.sessions
         self.told |= other.told
@@ -187,10 +188,10 @@ class Group:
 
     def _agree(self, all_effects: list[list[Effect]]) -> None:
         assert all(effects == all_effects[0] for effects in all_effects)
-        dumps = {replica.dump() for replica in self._all()}
+        dumps = {replica.dump(REST)[0] for replica in self._all()}
         assert len(dumps) == 1, "replicas differ"
         for replica in self._all():
             replica.check()
             restored = Membership(replica._own)
-            restored.load(replica.dump())
-            assert restored.dump() == replica.dump()
+            restored.load({REST: replica.dump(REST)[0]})
+            assert restored.dump(REST)[0] == replica.dump(REST)[0]

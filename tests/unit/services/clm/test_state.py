@@ -10,7 +10,7 @@ from openais.wire.codec import DecodeError
 from openais.wire.port import RingId
 from openais.wire.status import Status
 from services.clm.state import Membership
-from services.kit.machine import Context, NodeId, Report, View
+from services.kit.machine import REST, Context, NodeId, Report, View
 from tests.unit.services.clm.group import Group, own
 
 
@@ -104,7 +104,7 @@ def test_a_life_that_goes_on_after_a_partition_keeps_its_incarnation() -> None:
     group.join(own(1), own(2), own(3))
     away = group.split(3)
     restarted = Membership(own(3, incarnation=77))
-    restarted.load(away.replicas[NodeId(3)].dump())
+    restarted.load({REST: away.replicas[NodeId(3)].dump(REST)[0]})
     away.replicas[NodeId(3)] = restarted
     group.merge(away)
     assert node(group, 3).incarnation == 3000
@@ -290,7 +290,7 @@ def test_a_report_that_cannot_be_read_leaves_its_node_out_and_the_others_go_on()
 def test_a_damaged_snapshot_is_refused() -> None:
     machine = Membership(own(1))
     with pytest.raises(DecodeError):
-        machine.load(b"\x92\x01\x01")
+        machine.load({REST: b"\x92\x01\x01"})
 
 
 def test_nothing_expires() -> None:
