@@ -134,6 +134,7 @@ class Replica:
         self._needs_quorum: Final = needs_quorum
         self.memory: Final = Memory(machine, self.sessions, self._head)
         self.stats: Final = ReplicaStats()
+        self.clock_skews_ns: Final[dict[int, int]] = {}  # of others, when replicas met last
         self.state = State.JOINING
         self.index = 0  # of the last event of the stream
         self.applied = 0
@@ -548,6 +549,8 @@ class Replica:
         if r is None or not r.meeting or announce.round != r.id or node not in r.members:
             return
         r.announces.setdefault(node, announce)
+        if not self.replaying:
+            self.clock_skews_ns[node] = announce.now_ns - self._now.wall_ns
         if len(r.announces) == len(r.members):
             self._decide(r, r.members)
 

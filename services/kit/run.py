@@ -418,6 +418,11 @@ class ServiceProcess:
             },
             "quorum": _quorum(replica.quorum),
             "versions": _versions(replica),
+            "clock_skew_ms": {
+                str(node): skew // ONE_MILLISECOND_NS
+                for node, skew in sorted(replica.clock_skews_ns.items())
+                if node != self._node_id
+            },
             "sessions": len(replica.sessions.open),
             "digest": replica.digest().hex() if view else "",
             "memory": self._snapshots.status() | self._replay.status(),

@@ -201,9 +201,7 @@ class Member:
     def start_whole(self, services: tuple[str, ...]) -> None:
         """Start the node as an operator does: supervisord, then its program ``cluster``."""
         name = f"node{self.host.number}"
-        config = self.directory / "conf" / supervisor.CONFIG_NAME
-        text = supervisor.configuration(self.directory, name, services)
-        config.write_text(text, encoding="utf-8")
+        config = supervisor.make(self.directory, name, services)
         for module, *arguments in (("supervisord",), ("supervisorctl", "start", "cluster")):
             command = [sys.executable, "-m", f"supervisor.{module}", "-c", str(config)]
             done = subprocess.run(

@@ -18,7 +18,8 @@ DOWN: Final = 1
 CANNOT_CONNECT: Final = 3
 
 
-def _run_dirs(options: argparse.Namespace) -> list[Path]:
+def run_dirs(options: argparse.Namespace) -> list[Path]:
+    """Return the run directories of the nodes that are meant."""
     if options.run_dir is not None:
         return [options.run_dir]
     directory = options.dir
@@ -32,12 +33,12 @@ def _run_dirs(options: argparse.Namespace) -> list[Path]:
 
 def status(options: argparse.Namespace) -> int:
     """Show the processes of one node or of a cluster on this machine."""
-    run_dirs = _run_dirs(options)
-    if not run_dirs:
+    found_dirs = run_dirs(options)
+    if not found_dirs:
         sys.stderr.write(f"openais cluster status: no cluster in {options.dir}\n")
         return CANNOT_CONNECT
     documents = {
-        run_dir: {name: ask.query(run_dir, name) for name in PROCESSES} for run_dir in run_dirs
+        run_dir: {name: ask.query(run_dir, name) for name in PROCESSES} for run_dir in found_dirs
     }
     if options.json:
         answer = {str(run_dir): found for run_dir, found in documents.items()}
@@ -47,7 +48,7 @@ def status(options: argparse.Namespace) -> int:
     found = [document for node in documents.values() for document in node.values()]
     if not any(found):
         sys.stderr.write(
-            f"openais cluster status: nothing answers in {run_dirs[0]}; "
+            f"openais cluster status: nothing answers in {found_dirs[0]}; "
             "start the node: supervisorctl start cluster, or openais cluster up\n"
         )
         return CANNOT_CONNECT
