@@ -51,6 +51,7 @@ from services.kit.server import Server, refusal
 from services.kit.snapshots import SnapshotLimits, Snapshots
 
 SLEEP_MAX_MS: Final = 1000
+ATTACH_NS: Final = 5_000_000_000  # without an answer to an attach; then it is sent anew
 FRAME_SIZE_MAX: Final = 128 << 20  # bytes of one bundle of a client
 EVENT_SIZE_ESTIMATE: Final = 128  # bytes that totemd counts for a logged bundle beside its payload
 
@@ -129,6 +130,7 @@ class ServiceProcess:
         self._wall_ns = 0
         self._quorate = True
         self._attached = False
+        self._attach_until_ns = 0
         self._again = False
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
@@ -155,6 +157,7 @@ class ServiceProcess:
 
     def _connect(self) -> None:
         self._attached = False
+        self._attach_until_ns = time.monotonic_ns() + ATTACH_NS
         if self._snapshot is not None:
             self._group.connect(self._snapshot.history, self._snapshot.index)
         elif self._history and self._replica.state is not State.JOINING:
@@ -174,6 +177,9 @@ class ServiceProcess:
             self._from_totemd(message)
         self._tell_quorum()
         now = self._now()
+        if not self._attached and now.ns >= self._attach_until_ns:
+            # totemd is away, or it ended just when it had been asked: nobody answers that any more
+            self._connect()
         self._server.receive(now, ready)
         self._perform(self._replica.expire(now))
         self._server.expire(now)
