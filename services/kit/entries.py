@@ -10,9 +10,9 @@ from typing import Final
 
 from openais.wire.codec import Table
 
-VERSION: Final = 1
-VERSION_MIN: Final = 1
-CHUNK_SIZE_MAX: Final = 256 << 10  # bytes of state in one entry
+VERSION: Final = 2  # since 2: states are asked for, object by object
+VERSION_MIN: Final = 2  # 1 sent the whole state to everybody
+PIECE_SIZE_MAX: Final = 256 << 10  # bytes of state in one entry
 ENTRY_SIZE_MAX: Final = 65 << 20  # bytes of one entry, before it is cut into fragments
 
 
@@ -88,6 +88,8 @@ class Announce:
     applied: int  # entries that made the state
     sessions: bytes  # those of its node, packed
     report: bytes  # of the machine
+    stale: bool = False  # its state lost a merge, and the winner's has not come yet
+    quorate: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,57 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A part of the state, from the donor to those that lack it."""
+class Catalog:
+    """What one side of a merge holds: see `meeting.pack_catalog`."""
 
     round: RoundId
-    position: int  # bytes before this part
-    total: int  # bytes of the whole
-    data: bytes
+    content: bytes
+    sessions: bytes  # all that it remembers, packed
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The sender lacks the state; whoever is to give it gives that of this position."""
+
+    component: RoundId  # in force
+    attempt: int
+    avoid: tuple[int, ...]  # gave nothing in time
+    have: bytes  # names and digests of the objects it holds, packed
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a state, from its giver to who needs it. The serials of one attempt count up."""
+
+    component: RoundId  # or the round of a merge
+    receiver: int  # 0: all that merge
+    attempt: int
+    serial: int
+    last: bool
+    items: bytes  # name, bytes before, bytes of the whole, data; packed
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The sender has the state of the others."""
+
+    component: RoundId
+
+
+@dataclass(frozen=True, slots=True)
+class DigestWanted:
+    """All that hold the state compute its digest at this position."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The digest of the sender's state where node ``asker`` asked for it."""
+
+    asker: int
+    number: int
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +175,13 @@ TABLE: Final = Table(
         6: Fence,
         7: Announce,
         8: Settle,
-        9: Chunk,
+        # 9 is reserved: a part of the state in version 1
         10: Fragment,
+        11: Catalog,
+        12: Need,
+        13: Piece,
+        14: Complete,
+        15: DigestWanted,
+        16: Digest,
     },
 )

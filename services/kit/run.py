@@ -25,10 +25,9 @@ from openais.node.program import main
 from openais.wire import port
 from openais.wire.codec import DecodeError
 from openais.wire.status import ONE_MILLISECOND_NS
-from services.kit.group import Group, Lost
-from services.kit.journal import Journal, Snapshot
-from services.kit.machine import Machine, Operation
-from services.kit.replica import (
+from services.kit.effects import (
+    Discarded,
+    Diverged,
     Dropped,
     Effect,
     FencePassed,
@@ -36,12 +35,15 @@ from services.kit.replica import (
     Now,
     Opened,
     Rejoin,
-    Replica,
     Replied,
     Send,
     State,
     Told,
 )
+from services.kit.group import Group, Lost
+from services.kit.journal import Journal, Snapshot
+from services.kit.machine import Machine, Operation
+from services.kit.replica import Replica
 from services.kit.server import Server, refusal
 
 SLEEP_MAX_MS: Final = 1000
@@ -142,6 +144,8 @@ class ServiceProcess:
         self._perform(self._replica.expire(now))
         self._server.expire(now)
         self._server.fence()
+        while self._replica.gives and self._group.bulk_room:
+            self._perform(self._replica.give())
         self._group.flush()
         self._server.ipc.flush()
         if self._journal.due:
@@ -150,6 +154,8 @@ class ServiceProcess:
     def _timeout_ms(self) -> int:
         if self._group.pending or self._server.ipc.pending:
             return 1 if self._server.ipc.pending else 0
+        if self._replica.gives and self._group.bulk_room:
+            return 0
         now = self._now()
         waits = [
             w for w in (self._replica.wait_ns(now), self._server.wait_ns(now)) if w is not None
@@ -252,9 +258,20 @@ class ServiceProcess:
                     self._moved(old, new)
                 case Dropped():
                     self._again = True
-                case Rejoin(rule):
-                    _LOG.error("joins_anew", rule=rule)
-                    self._renew()
+                case Discarded() | Diverged() | Rejoin():
+                    self._trouble(effect)
+
+    def _trouble(self, effect: Discarded | Diverged | Rejoin) -> None:
+        """Say loudly what must not pass unseen."""
+        match effect:
+            case Rejoin(rule):
+                _LOG.error("joins_anew", rule=rule)
+                self._renew()
+            case Diverged(nodes, majority):
+                _LOG.error("replicas_diverged", nodes=nodes, majority=majority)
+            case Discarded(name, _, changes, kept):
+                won = "deleted" if kept is None else kept
+                _LOG.warning("merge_discarded", object=name.hex(), changes=changes, kept=won)
 
     def _moved(self, old: State, new: State) -> None:
         view = self._replica.view
@@ -317,6 +334,8 @@ class ServiceProcess:
             },
             "sessions": len(replica.sessions.open),
             "digest": replica.digest().hex() if view else "",
+            "incomplete": sorted(replica.incomplete),
+            "diverged": sorted(replica.diverged),
             "counters": counters,
             "machine": replica.machine.describe(),
         }

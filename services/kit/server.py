@@ -22,9 +22,10 @@ from openais.wire.port import Guarantee
 from openais.wire.session import RequestFlag
 from openais.wire.status import ONE_MILLISECOND_NS, Status
 from services.kit import entries
+from services.kit.effects import Now
 from services.kit.group import Group, Queued
 from services.kit.machine import Caller, Context, NodeId, Operation, Service, SessionId
-from services.kit.replica import Now, Replica
+from services.kit.replica import Replica
 
 SESSION_GRACE_MS: Final = 5000
 BODY_OVERHEAD_MAX: Final = 4096  # bytes of a request beside its data

@@ -49,6 +49,10 @@ class Record:
     def begin(self, number: int) -> None:
         """Remember that a request is applied now."""
         self.answers[number] = None
+        self.limit()
+
+    def limit(self) -> None:
+        """Forget the oldest answers that are too many."""
         while len(self.answers) > ANSWERS_MAX:
             del self.answers[min(self.answers)]
 
@@ -145,6 +149,27 @@ class Sessions:
                     **{n: a for n, a in parked.answers.items() if n > record.acknowledged},
                 }
             self.open[session] = record
+
+    def remember(self, packed: bytes) -> None:
+        """Add the answers that another side gave: what it applied is not applied again.
+
+        An answer that is still to come is not: what waits for it may not be in this state.
+        """
+        for session, values in unpack_sessions(packed):
+            mine = self.open.get(session) or self._parked.get(session)
+            if mine is None:
+                continue
+            self.objects.touch(session)
+            self.objects.touch(PARKED)
+            for number, answer in _record(values).answers.items():
+                if answer is not None and not mine.seen(number):
+                    mine.answers[number] = answer
+            mine.limit()
+
+    def pack_all(self) -> bytes:
+        """Pack every session, open or parked, for `remember`."""
+        everything = {**self._parked, **self.open}
+        return pack_state([[s, everything[s].values()] for s in sorted(everything)])
 
     def pack(self, sessions: tuple[SessionId, ...]) -> bytes:
         """Pack some sessions for `revive`."""

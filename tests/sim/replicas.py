@@ -15,20 +15,22 @@ from typing import Any
 from openais.wire.codec import pack_bundle
 from openais.wire.port import Change, Delivered, Member, Reason, RingId, View
 from services.kit import entries
-from services.kit.machine import Machine
-from services.kit.replica import (
+from services.kit.effects import (
+    Discarded,
+    Diverged,
     Dropped,
     FencePassed,
     Moved,
     Now,
     Opened,
     Rejoin,
-    Replica,
     Replied,
     Send,
     State,
     Told,
 )
+from services.kit.machine import Machine
+from services.kit.replica import Replica
 
 SECOND = 1_000_000_000
 
@@ -47,6 +49,10 @@ class Host:
     opened: list[Opened] = field(default_factory=list)
     fences: list[int] = field(default_factory=list)
     rejoins: list[str] = field(default_factory=list)
+    discarded: list[Discarded] = field(default_factory=list)
+    divergences: list[Diverged] = field(default_factory=list)
+    requests: dict[tuple[bytes, int], entries.Operation] = field(default_factory=dict)  # unanswered
+    again: bool = False  # when live, send what is unanswered again
     down: bool = False
 
 
@@ -140,16 +146,37 @@ class Stage:
                     host.outbox.append(entry)
                 case Replied():
                     host.replies.append(effect)
-                case Told():
-                    host.told.append(effect)
-                case Opened():
-                    host.opened.append(effect)
+                    host.requests.pop((effect.session, effect.number), None)
                 case FencePassed(number):
                     host.fences.append(number)
                 case Rejoin(rule):
                     host.rejoins.append(rule)
+                case Dropped():
+                    host.again = True
                 case _:
-                    assert isinstance(effect, Moved | Dropped)
+                    self._note(host, effect)
+        if host.again and host.replica.serving:
+            host.again = False
+            host.outbox.extend(host.requests.values())
+
+    def _note(self, host: Host, effect: Any) -> None:
+        match effect:
+            case Told():
+                host.told.append(effect)
+            case Opened():
+                host.opened.append(effect)
+            case Discarded():
+                host.discarded.append(effect)
+            case Diverged():
+                host.divergences.append(effect)
+            case _:
+                assert isinstance(effect, Moved)
+
+    def request(self, node_id: int, entry: entries.Operation) -> None:
+        """Let a client of a node ask; asked again until it is answered."""
+        host = self.hosts[node_id]
+        host.requests[entry.session, entry.number] = entry
+        host.outbox.append(entry)
 
     def send(self, node_id: int, entry: Any) -> None:
         """Let a node's service multicast an entry."""
@@ -158,6 +185,8 @@ class Stage:
     def step(self, node_id: int) -> bool:
         """Order and deliver one entry of a node; False: it has none."""
         host = self.hosts[node_id]
+        if not host.outbox and not host.down:
+            self.perform(host, host.replica.give())
         if not host.outbox:
             return False
         payload = pack_bundle([entries.TABLE.encode(host.outbox.popleft())])
@@ -198,11 +227,25 @@ class Stage:
         if host.snapshot is not None:
             data, index = host.snapshot
             host.replica.restore(data, index)
-        host.replica.replaying = True
+        host.replica.replaying = host.again = True
         for event in host.log:
             if event.index > index:
                 self._feed(host, event)
         self.perform(host, host.replica.caught_up(self.now()))
+
+    def renew(self, node_id: int) -> None:
+        """Do what a replica asked for that cannot go on: attach anew, without memory."""
+        host = self.hosts[node_id]
+        ring = self._ring_of(node_id)
+        others = [n for n in ring if n != node_id]
+        if others:
+            self._view(ring, [], [(node_id, Reason.LEAVE)], only=others, members=others)
+        host.replica = Replica(node_id, self._machine(node_id))
+        host.log.clear()
+        host.outbox.clear()
+        host.rejoins.clear()
+        host.snapshot = None
+        self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
 
     def take_snapshot(self, node_id: int) -> bool:
         """Make a snapshot if the replica is settled."""
@@ -255,6 +298,7 @@ class Stage:
             self._view(ring, [], [(node_id, Reason.NODEDOWN)], only=others, members=others)
         host.log.clear()
         host.outbox.clear()
+        host.again = True
         self.perform(host, host.replica.reattached(self.now()))
         host.snapshot = (host.replica.dump(), 0) if host.replica.view is not None else None
         self._ring_seq += 4
