@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from openais.wire.codec import DecodeError
 from openais.wire.status import Status
 from services.kit import entries
-from services.kit.effects import Effect, Opened, Replied, Told
+from services.kit.effects import Dropped, Effect, Opened, ReplicaStats, Replied, Stale, Told
 from services.kit.machine import (
     Answer,
     Caller,
@@ -20,27 +19,12 @@ from services.kit.machine import (
     View,
 )
 from services.kit.machine import Effect as MachineEffect
-from services.kit.sessions import Record, Sessions
+from services.kit.quorum import Quorum
+from services.kit.sessions import Place, Record, Sessions
+from services.kit.versions import Versions
 
-
-@dataclass(slots=True)
-class ReplicaStats:
-    """Counters of a replica."""
-
-    operations_applied: int = 0
-    operations_repeated: int = 0
-    operations_without_session: int = 0
-    operations_failed: int = 0
-    entries_malformed: int = 0
-    meetings: int = 0
-    states_received: int = 0
-    states_sent: int = 0
-    state_bytes_received: int = 0
-    state_bytes_sent: int = 0
-    transfers_repeated: int = 0
-    objects_discarded: int = 0
-    digests_compared: int = 0
-    divergences: int = 0
+NO_QUORUM_RULE: Final = b"this side of the cluster has no quorum"
+UNKNOWN_RULE: Final = b"not an operation of the version that the group speaks"
 
 
 class Applier:
@@ -50,8 +34,11 @@ class Applier:
         me: this node.
         machine: of the service.
         sessions: of the service.
+        quorum: of the view in force.
+        versions: that the group speaks.
         stats: counters.
         out: where effects go.
+        needs_quorum: without it requests are refused, and sessions go stale.
     """
 
     def __init__(
@@ -59,36 +46,53 @@ class Applier:
         me: NodeId,
         machine: Machine,
         sessions: Sessions,
+        quorum: Quorum,
+        versions: Versions,
         stats: ReplicaStats,
         out: list[Effect],
+        *,
+        needs_quorum: bool,
     ) -> None:
         self._me: Final = me
         self._machine: Final = machine
         self._sessions: Final = sessions
+        self._quorum: Final = quorum
+        self._versions: Final = versions
         self._stats: Final = stats
         self._out: Final = out
+        self._needs_quorum: Final = needs_quorum
+
+    @property
+    def acts(self) -> bool:
+        """True: requests are served here, as far as the quorum is concerned."""
+        return self._quorum.acts or not self._needs_quorum
 
     def operation(self, node: NodeId, entry: entries.Operation, view: View) -> None:
-        """Apply a request of a client, once; answer it."""
+        """Apply a request of a client, once and in its place; answer it."""
         session = SessionId(entry.session)
         record = self._sessions.open.get(session)
         if record is None or record.node_id != node:
             self._stats.operations_without_session += 1
             return
-        if record.seen(entry.number):
-            self._stats.operations_repeated += 1
-            answer = record.answers.get(entry.number)
-            if answer is not None and node == self._me:
-                self._out.append(Replied(session, entry.number, *answer))
+        place = record.place(entry.number, entry.after)
+        if place is Place.EARLY:
+            self._stats.operations_early += 1
+            return
+        if place is Place.KNOWN:
+            self._repeat(node, record, session, entry.number)
             return
         self._sessions.objects.touch(session)
         record.acknowledge(entry.acknowledged)
         record.begin(entry.number)
         caller = Caller(node, session, entry.number)
+        if not self.acts:
+            self._stats.operations_without_quorum += 1
+            self._answered(record, caller, record.without_quorum, NO_QUORUM_RULE)
+            return
         try:
-            operation = self._machine.table.decode(entry.body)
-        except DecodeError as error:
-            self._answered(record, caller, Status.ERR_INVALID_PARAM, str(error).encode())
+            operation = self._machine.table.decode(entry.body, self._versions.spoken.service)
+        except DecodeError:
+            self._answered(record, caller, Status.ERR_INVALID_PARAM, UNKNOWN_RULE)
             return
         try:
             effects = self._machine.apply(operation, Context(entry.now_ns, node, caller, view))
@@ -101,18 +105,34 @@ class Applier:
         self._stats.operations_applied += 1
         self.perform(effects)
 
+    def _repeat(self, node: NodeId, record: Record, session: SessionId, number: int) -> None:
+        """Answer a request that was sent again as before."""
+        self._stats.operations_repeated += 1
+        if node != self._me or number in record.waiting or number <= record.acknowledged:
+            return
+        passed_over = (Status.ERR_TIMEOUT, b"given up before; a later request was served")
+        answer = record.answers.get(number, passed_over)
+        self._out.append(Replied(session, number, *answer))
+
     def own(self, node: NodeId, entry: entries.Own, view: View) -> None:
         """Apply an operation of the machine itself."""
+        if not self.acts:
+            return
         try:
-            operation = self._machine.table.decode(entry.body)
+            operation = self._machine.table.decode(entry.body, self._versions.spoken.service)
         except DecodeError:
             self._stats.entries_malformed += 1
             return
         self.perform(self._machine.apply(operation, Context(entry.now_ns, node, None, view)))
 
-    def session_opened(self, node: NodeId, session: SessionId) -> None:
+    def session_opened(self, node: NodeId, entry: entries.SessionOpened) -> None:
         """Open a session."""
-        self._sessions.opened(session, node)
+        session, lasts = SessionId(entry.session), entry.outlives_membership
+        if not self.acts and not lasts:
+            if node == self._me:
+                self._out.append(Stale(session))
+            return
+        self._sessions.opened(session, node, outlives_membership=lasts)
         if node == self._me and self._sessions.open[session].node_id == node:
             self._out.append(Opened(session))
 
@@ -124,6 +144,24 @@ class Applier:
         effects = self._machine.session_closed(session, Context(now_ns, node, None, view))
         self._sessions.closed(session)
         self.perform(effects)
+
+    def end_stale(self, context: Context) -> None:
+        """End the sessions that do not outlive the membership of their node."""
+        for session in sorted(self._sessions.open):
+            record = self._sessions.open[session]
+            if record.outlives_membership:
+                continue
+            self._stats.sessions_stale += 1
+            self.perform(self._machine.session_closed(session, context))
+            self._sessions.closed(session)
+            if record.node_id == self._me:
+                self._out.append(Stale(session))
+
+    def ask_again(self) -> None:
+        """Have requests of this node's sessions sent again that are to be applied once more."""
+        own = self._sessions.of_node(self._me)
+        if any(self._sessions.open[session].again for session in own):
+            self._out.append(Dropped())
 
     def notified(self, session: SessionId, serial: int) -> None:
         """Forget notifications that the client has seen."""
@@ -137,18 +175,20 @@ class Applier:
             match effect:
                 case Answer(caller, status, result):
                     record = self._sessions.find(caller.session)
-                    body = b"" if result is None else self._machine.table.encode(result)
+                    body = b"" if result is None else self.encoded(result)
                     if record is not None:
                         self._answered(record, caller, status, body)
                 case Notify(session, message):
                     record = self._sessions.find(session)
                     if record is not None:
-                        self._notify(session, record, self._machine.table.encode(message))
+                        self._notify(session, record, self.encoded(message))
+
+    def encoded(self, message: Any) -> bytes:
+        """Encode a message of the service as the group speaks."""
+        return self._machine.table.encode(message, self._versions.spoken.service)
 
     def _answered(self, record: Record, caller: Caller, status: Status, body: bytes) -> None:
-        if caller.number > record.acknowledged:
-            record.answers[caller.number] = (status, body)
-        if record.node_id == self._me:
+        if record.answer(caller.number, (status, body)) and record.node_id == self._me:
             self._out.append(Replied(caller.session, caller.number, status, body))
 
     def _notify(self, session: SessionId, record: Record, body: bytes) -> None:

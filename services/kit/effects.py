@@ -1,4 +1,4 @@
-"""What a replica asks the process around it to do, and how far it is. Pure."""
+"""What a replica asks its process to do, how far it is, what it counts. Pure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,29 @@ class State(Enum):
     JOINING = "joining"  # no state yet, or not in force
     MERGING = "merging"  # has a state; replicas meet
     LIVE = "live"
+
+
+@dataclass(slots=True)
+class ReplicaStats:
+    """Counters of a replica."""
+
+    operations_applied: int = 0
+    operations_repeated: int = 0
+    operations_early: int = 0  # one before it in its session was missing
+    operations_without_session: int = 0
+    operations_failed: int = 0
+    operations_without_quorum: int = 0
+    sessions_stale: int = 0
+    entries_malformed: int = 0
+    meetings: int = 0
+    states_received: int = 0
+    states_sent: int = 0
+    state_bytes_received: int = 0
+    state_bytes_sent: int = 0
+    transfers_repeated: int = 0
+    objects_discarded: int = 0
+    digests_compared: int = 0
+    divergences: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +83,13 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Stale:
+    """A session of this node ended because its side of the cluster lost the quorum."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
 class FencePassed:
     """Everything before this node's fence is applied."""
 
@@ -68,7 +98,7 @@ class FencePassed:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Entries were dropped before they were applied; send again when live what has no answer."""
+    """Entries were dropped, or are to be applied again; when live, send what has no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +112,13 @@ class Moved:
 @dataclass(frozen=True, slots=True)
 class Rejoin:
     """This replica cannot go on; attach anew, without memory."""
+
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The group speaks versions that this process does not: it must end."""
 
     rule: str
 
@@ -105,5 +142,16 @@ class Diverged:
 
 
 Effect: TypeAlias = (
-    Send | Replied | Told | Opened | FencePassed | Dropped | Moved | Rejoin | Discarded | Diverged
+    Send
+    | Replied
+    | Told
+    | Opened
+    | Stale
+    | FencePassed
+    | Dropped
+    | Moved
+    | Rejoin
+    | LeftOut
+    | Discarded
+    | Diverged
 )

@@ -35,14 +35,14 @@ class Side:
 
     id: SideId
     nodes: tuple[int, ...]  # sorted
-    quorate: bool
+    quorate_steps: int  # made with a quorum, where one is configured
     size: int  # members of its component, of which some may hold more than others
     applied: int  # entries that made the state
 
     @property
-    def level(self) -> tuple[bool, bool, bool, int]:
+    def level(self) -> tuple[bool, int, bool, int]:
         """Sides of one level are equal: of their objects the higher counter wins."""
-        return self.id.has_state, not self.id.stale, self.quorate, self.size
+        return self.id.has_state, self.quorate_steps, not self.id.stale, self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Round:
             Side(
                 side_id,
                 tuple(nodes),
-                all(self.announces[n].quorate for n in nodes),
+                self.announces[nodes[0]].quorate_steps,
                 components.count((side_id.component, side_id.stale)),
                 self.announces[nodes[0]].applied,
             )
@@ -113,8 +113,8 @@ class Round:
     def merging(self) -> list[Side]:
         """Return the sides whose objects are merged; one: there is nothing to merge.
 
-        A side without quorum is thrown away as a whole when another has it. A stale side was
-        merged before.
+        Where a quorum is configured, the state that went further with it goes on as a whole: the
+        other side could change nothing, or is its past. A stale side was merged before.
         """
         ranked = self.sides()
         first = ranked[0]

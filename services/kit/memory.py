@@ -70,7 +70,9 @@ class Memory:
         """
         if any(name[:1] not in (MACHINE, _SESSION) for name in changes):
             raise DecodeError("state: an object of unknown kind")
-        self._machine.load({n[1:]: d for n, d in changes.items() if n[:1] == MACHINE})
+        of_machine = {n[1:]: d for n, d in changes.items() if n[:1] == MACHINE}
+        if of_machine:
+            self._machine.load(of_machine)
         self._sessions.load({n[1:]: d for n, d in changes.items() if n[:1] == _SESSION})
 
     def keep(self, keeper: Callable[[bytes], None]) -> Callable[[], None]:

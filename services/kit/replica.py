@@ -9,6 +9,9 @@ When somebody is new, every member announces what it remembers and operations wa
 decided whose state goes on (`meeting`). Those who hold it go on at once; those who lack it ask for
 it in the order, and apply what is ordered after their question when it has come (`transfer`).
 While they work, the replicas compare digests; who differs asks for the state again (`digests`).
+Where there is a quorum, a minority applies no request, from the event on that tells that the
+others are gone; and members that have the state but are no quorum without those that lack it hold
+operations back until enough have it.
 """
 
 from __future__ import annotations
@@ -19,10 +22,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from openais.wire import port
-from openais.wire.codec import DecodeError, pack_state, unpack_bundle, unpack_state
+from openais.wire.codec import DecodeError, unpack_bundle
 from openais.wire.port import Reason, RingId
 from services.kit import digests, entries, meeting
-from services.kit.applier import Applier, ReplicaStats
 from services.kit.digests import Comparison, Pace
 from services.kit.effects import (
     Discarded,
@@ -30,27 +32,27 @@ from services.kit.effects import (
     Dropped,
     Effect,
     FencePassed,
-    Moved,
+    LeftOut,
     Now,
-    Rejoin,
-    Send,
     State,
 )
 from services.kit.entries import RoundId
 from services.kit.fragments import Fragments
 from services.kit.machine import Context, Foreign, Machine, NodeId, Report, SessionId, View
 from services.kit.meeting import Round, Side
-from services.kit.memory import MACHINE, Memory
-from services.kit.sessions import Sessions
+from services.kit.memory import MACHINE
+from services.kit.quorum import NO_QUORUM, Ballot
+from services.kit.shared import Shared
 from services.kit.transfer import (
     ATTEMPTS_MAX,
     EVERYBODY,
     STEP_NS,
-    Giving,
+    Gifts,
     Receiving,
     manifest,
     missing,
 )
+from services.kit.versions import unspeakable
 
 ANNOUNCE_NS: Final = 6_000_000_000  # who has not announced by then is left out; > seat grace
 SETTLE_AGAIN_NS: Final = 500_000_000  # a settle that was lost with its sender is sent again
@@ -71,35 +73,33 @@ class _Plan:
     sessions: tuple[bytes, ...] = ()  # what the sides that merge remember of them
 
 
-class Replica:
+class Replica(Shared):
     """See the module.
 
     Args:
         node_id: this node.
         machine: a fresh state machine of the service.
+        ballot: what this node brings to the count of votes.
+        needs_quorum: without it requests are refused, and sessions go stale.
     """
 
-    def __init__(self, node_id: int, machine: Machine) -> None:
-        self.me: Final = NodeId(node_id)
-        self.machine: Final = machine
-        self.sessions: Final = Sessions()
-        self.memory: Final = Memory(machine, self.sessions, self._head)
-        self.stats: Final = ReplicaStats()
-        self.state = State.JOINING
+    def __init__(
+        self,
+        node_id: int,
+        machine: Machine,
+        ballot: Ballot = NO_QUORUM,
+        *,
+        needs_quorum: bool = True,
+    ) -> None:
+        super().__init__(node_id, machine, needs_quorum=needs_quorum)
         self.index = 0  # of the last event of the stream
-        self.applied = 0
         self.replaying = False
-        self.quorate = True  # as the process around it knows; announced
-        self.view: View | None = None  # in force
-        self.component: RoundId | None = None  # its round
-        self.incomplete: set[int] = set()  # members of the view that lack the state
-        self.diverged: set[int] = set()  # those of them whose state differed
-        self._stale = False  # our state lost a merge
-        self._departed: dict[int, Reason] = {}  # since the view in force
+        self.diverged: set[int] = set()  # incomplete, because their state differed
+        self._ballot: Final = ballot
         self._round: Round | None = None
         self._receiving: Receiving | None = None
         self._staged: Final[dict[bytes, tuple[bytes, bytes]]] = {}  # came; not in force yet
-        self._giving: Final[list[Giving]] = []
+        self._gifts: Final = Gifts(self.memory)
         self._deferred: Final[deque[tuple[int, Any, int]]] = deque()
         self._deferred_bytes = 0
         self._proposed_ns = -PROPOSE_AGAIN_NS
@@ -107,8 +107,6 @@ class Replica:
         self._pace: Final = Pace()
         self._now = Now(0, 0)
         self._fragments: Final = Fragments()
-        self._out: Final[list[Effect]] = []
-        self._applier: Final = Applier(self.me, machine, self.sessions, self.stats, self._out)
 
     # The stream
 
@@ -123,7 +121,7 @@ class Replica:
             return self._take()
         for data in bundle:
             try:
-                entry = entries.TABLE.decode(data)
+                entry = entries.decode(data, self.versions.spoken.replicas)
                 self._entry(event.node_id, entry, len(data))
             except DecodeError:
                 self.stats.entries_malformed += 1
@@ -137,17 +135,19 @@ class Replica:
         joined = {c.member.node_id for c in event.joined}
         for change in event.left:
             self._departed[change.member.node_id] = change.reason
+        self.quorum.reduce(set(nodes) - joined - set(self._departed))
         together = bool(joined) or self.view is None or bool(self.incomplete)
         if self._receiving is not None or (self._round is not None and self._round.meeting):
             together = True
         self._receiving = None
         self._comparison = None
+        self._holding = False
         round_id = RoundId(event.ring.seq, event.ring.representative, event.number)
         self._round = Round(round_id, nodes, together, now.ns)
         self._fragments.keep(set(nodes) - joined)
         if together:
             self.stats.meetings += 1
-            self._give_up()
+            self._gifts.end()
             self._drop_deferred()
             self._move(State.MERGING if self.view is not None else State.JOINING)
             if not self.replaying:
@@ -175,7 +175,16 @@ class Replica:
                 self._ask(self._receiving)
         elif self.me in self.incomplete and self.component is not None:
             self._send(entries.Complete(self.component))
+        self._say_versions()
         return self._take()
+
+    def _say_versions(self) -> None:
+        """Tell the others what this process speaks, if that of its predecessor differs."""
+        rule = unspeakable(self.offer, self.versions.spoken)
+        if rule is not None:
+            self._rejoin(rule)
+        elif self.versions.offers.get(self.me, self.offer) != self.offer:
+            self._send(entries.Offer(*self.offer.replicas, *self.offer.service))
 
     def reattached(self, now: Now) -> list[Effect]:
         """Begin a new stream with the memory of the old one: the ring process was restarted."""
@@ -185,10 +194,11 @@ class Replica:
         self._round = self._receiving = self._comparison = None
         self._fragments.keep(())
         self._staged.clear()  # the log to come does not tell of it
-        self._give_up()
+        self._gifts.end()
         self._drop_deferred()
         if self.view is not None:
             self._departed |= {n: Reason.NODEDOWN for n in self.view.members if n != self.me}
+            self.quorum.reduce({self.me})
             self._move(State.MERGING)
         return self._take()
 
@@ -232,7 +242,7 @@ class Replica:
 
     def _proposes(self) -> bool:
         """Tell whether it falls to this member to have done what time demands."""
-        if self.state is not State.LIVE or self.replaying or self.view is None:
+        if self.state is not State.LIVE or self.replaying or self.view is None or not self.acts:
             return False
         return self.me == min(set(self.view.members) - self.incomplete, default=None)
 
@@ -243,7 +253,7 @@ class Replica:
         if due is not None and due <= now.wall_ns and again:
             self._proposed_ns = now.ns
             for operation in self.machine.expired(now.wall_ns):
-                self._send(entries.Own(now.wall_ns, self.machine.table.encode(operation)))
+                self._send(entries.Own(now.wall_ns, self._applier.encoded(operation)))
 
     # Entries
 
@@ -262,17 +272,32 @@ class Replica:
             case entries.Fragment():
                 whole = self._fragments.take(node, entry)
                 if whole is not None:
-                    self._entry(node, entries.TABLE.decode(whole), len(whole))
+                    self._entry(
+                        node, entries.decode(whole, self.versions.spoken.replicas), len(whole)
+                    )
             case _:
-                if isinstance(entry, entries.Complete) and self._receiving is not None:
-                    self._receiving.holders.add(node)
-                if self._must_wait():
-                    self._defer(node, entry, size)
-                else:
-                    self._apply(node, entry)
+                self._take_turn(node, entry, size)
+
+    def _take_turn(self, node: int, entry: Any, size: int) -> None:
+        """Apply an entry, or let it wait."""
+        if isinstance(entry, entries.Complete) and self._receiving is not None:
+            self._receiving.holders.add(node)
+        if isinstance(entry, entries.Complete) and self._holding and self._in_force:
+            self._watch(node, entry)  # what ends the waiting does not wait itself
+        elif self._must_wait():
+            self._defer(node, entry, size)
+        else:
+            self._apply(node, entry)
+
+    @property
+    def _in_force(self) -> bool:
+        """True: our state goes on, and nobody is meeting."""
+        meets = self._round is not None and self._round.meeting
+        return self._receiving is None and not meets and self.view is not None
 
     def _must_wait(self) -> bool:
-        return self._receiving is not None or (self._round is not None and self._round.meeting)
+        meets = self._round is not None and self._round.meeting
+        return self._receiving is not None or meets or self._holding
 
     def _defer(self, node: int, entry: Any, size: int) -> None:
         self._deferred.append((node, entry, size))
@@ -296,6 +321,13 @@ class Replica:
             self._deferred_bytes = 0
             self._out.append(Dropped())
 
+    def _forget_deferred(self, count: int) -> None:
+        """Forget what waited and is in the state that comes."""
+        for _ in range(count):
+            self._deferred_bytes -= self._deferred.popleft()[2]
+        if count:
+            self._out.append(Dropped())
+
     def _apply_deferred(self) -> None:
         while self._deferred and not self._must_wait():
             node, entry, size = self._deferred.popleft()
@@ -310,6 +342,7 @@ class Replica:
             self._watch(node, entry)  # about the state, not a part of it
         else:
             self.applied += 1
+            self.quorum.step()
             self._change(NodeId(node), entry, view)
 
     def _change(self, sender: NodeId, entry: Any, view: View) -> None:
@@ -320,8 +353,8 @@ class Replica:
                 if sender == self.me:
                     self._proposed_ns = self._now.ns - PROPOSE_AGAIN_NS
                 self._applier.own(sender, entry, view)
-            case entries.SessionOpened(session):
-                self._applier.session_opened(sender, SessionId(session))
+            case entries.SessionOpened():
+                self._applier.session_opened(sender, entry)
             case entries.SessionClosed(now_ns, session):
                 self._applier.session_closed(sender, SessionId(session), now_ns, view)
             case entries.Notified(session, serial):
@@ -329,8 +362,22 @@ class Replica:
             case entries.Fence(number):
                 if sender == self.me:
                     self._out.append(FencePassed(number))
+            case entries.Offer():
+                self._offered(sender, entry)
             case _:
                 raise AssertionError(f"no way to apply {type(entry).__name__}")
+
+    def _offered(self, node: int, entry: entries.Offer) -> None:
+        """Fix anew what the group speaks: another process has taken the seat of a member."""
+        before = self.versions.spoken
+        spoken = self.versions.offered(node, entry.offer)
+        rule = unspeakable(self.offer, spoken)
+        if rule is not None:
+            self._rejoin(rule)
+        elif spoken.service != before.service:
+            assert self.view is not None
+            self.machine.speak(spoken.service)
+            self.view = replace(self.view, version=spoken.service)
 
     # Meetings
 
@@ -361,16 +408,17 @@ class Replica:
             entries.Announce(
                 r.id,
                 self._now.wall_ns,
-                entries.VERSION,
-                entries.VERSION_MIN,
+                *self.offer.replicas,
                 has_state,
                 self.component,
                 self.digest() if has_state else b"",
                 self.applied if has_state else 0,
                 self.sessions.pack(own),
                 self.machine.report(own),
+                *self.offer.service,
+                self._ballot,
+                self.quorum.steps,
                 self._stale,
-                self.quorate,
             )
         )
 
@@ -389,13 +437,15 @@ class Replica:
             return
         if not r.meeting:
             self._round = None
-            self._install(_Plan(r.id, r.members, frozenset(r.members), settle.now_ns, {}))
+            assert self.view is not None, "a first view begins with a meeting"
+            members = tuple(n for n in r.members if n in self.view.members)  # not who was left out
+            self._install(_Plan(r.id, members, frozenset(members), settle.now_ns, {}))
             return
         nodes = tuple(n for n in settle.nodes if n in (r.nodes or r.announces))
         if self.me not in nodes:
             self._rejoin("left out of the view: too late")
         elif nodes:
-            self._give_up()
+            self._gifts.end()
             r.settle(nodes)
             self._advance(r)
 
@@ -412,7 +462,7 @@ class Replica:
 
     def _advance(self, r: Round) -> None:
         """Go on with a meeting as far as what was delivered allows."""
-        if not r.nodes:
+        if not r.nodes or not self._admitted(r):
             return
         r.began_ns = self._now.ns
         merging = r.merging()
@@ -428,6 +478,17 @@ class Replica:
                 return
         self._decide(r, merging)
 
+    def _admitted(self, r: Round) -> bool:
+        """Leave those out who do not speak what the winners do; False: this is one of them."""
+        offers = {n: r.announces[n].offer for n in r.nodes}
+        out = self.versions.left_out(offers, r.sides()[0].nodes)
+        if self.me in out:
+            self._round = None
+            self._out.append(LeftOut(out[self.me]))
+            return False
+        r.nodes = tuple(n for n in r.nodes if n not in out)
+        return True
+
     def _have_catalogs(self, r: Round, merging: list[Side]) -> bool:
         for side in merging:
             wanted = side.id not in r.catalogs and side.nodes[0] == self.me
@@ -441,9 +502,9 @@ class Replica:
 
     def _give_to_all(self, r: Round, names: list[bytes]) -> None:
         """Begin to send what the others take from our side."""
-        if names and not self._giving:
+        if names and not self._gifts:
             wanted = [MACHINE + name for name in names]
-            self._giving.append(Giving(self.memory, wanted, r.id, EVERYBODY, r.attempt))
+            self._gifts.begin(wanted, r.id, EVERYBODY, r.attempt)
 
     def _decide(self, r: Round, merging: list[Side]) -> None:
         """The winner is known and has what it takes from others: its state goes on."""
@@ -463,8 +524,11 @@ class Replica:
             for rank, side in enumerate(merging):
                 if side.nodes[0] == self.me:
                     self._discard(r.merge.lost[rank])
-        self._give_up()
+        self._gifts.end()
         if self.me in winner.nodes:
+            ballots = {n: a.ballot for n, a in plan.announces.items()}
+            alone = not self._needs_quorum or self.quorum.reached_by(winner.nodes, ballots)
+            self._holding = not alone and winner.nodes != plan.nodes
             self._install(plan)
         else:
             self._stale = self.view is not None
@@ -497,7 +561,10 @@ class Replica:
         ring = RingId(plan.round.ring_seq, plan.round.representative)
         members = tuple(NodeId(n) for n in plan.nodes)
         gone = tuple((NodeId(n), left[n]) for n in sorted(left))
-        self.view = View(ring, members, joined, gone)
+        spoken = self.versions.install(plan.nodes, {n: a.offer for n, a in plan.announces.items()})
+        self.machine.speak(spoken.service)
+        quorate = self.quorum.install(plan.nodes, {n: a.ballot for n, a in plan.announces.items()})
+        self.view = View(ring, members, joined, gone, quorate, spoken.service)
         self.component = plan.round
         self.incomplete = set(plan.nodes) - plan.winners
         self.diverged.clear()
@@ -517,10 +584,18 @@ class Replica:
             self.sessions.revive(node, announce.sessions)
         for packed in plan.sessions:
             self.sessions.remember(packed)
+        if not self.acts:
+            self._applier.end_stale(context)
+        self._applier.ask_again()
         reports = {n: Report(n, a.report) for n, a in told.items()}
         self._applier.perform(self.machine.view_changed(self.view, reports, context))
-        self._move(State.LIVE)
-        self._apply_deferred()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Serve, and apply what waited, unless there is more to wait for."""
+        if not self._holding:
+            self._move(State.LIVE)
+            self._apply_deferred()
 
     # States on their way
 
@@ -551,15 +626,12 @@ class Replica:
             if need.component != receiving.component or need.attempt < receiving.attempt:
                 return
             givers = receiving.holders - {node} - set(need.avoid)
-            receiving.asked(need.attempt, min(givers, default=None))
+            receiving.asked(need.attempt, min(givers, default=None), len(self._deferred))
             receiving.last_ns = self._now.ns
-            self._drop_deferred()  # it is in the state that comes
-        elif not self._must_wait() and need.component == self.component:
+        elif self._in_force and need.component == self.component:
             assert self.view is not None
             holders = set(self.view.members) - self.incomplete - {node} - set(need.avoid)
-            for given in [g for g in self._giving if g.receiver == node]:
-                given.end()
-                self._giving.remove(given)
+            self._gifts.end(node)
             if min(holders, default=None) == self.me:
                 self._give(node, need)
 
@@ -567,44 +639,26 @@ class Replica:
         """Begin to send the state of this position; the pieces leave one by one."""
         held = self.memory.digests()
         self.stats.states_sent += 1
-        self._giving.append(
-            Giving(
-                self.memory,
-                missing(need.have, held),
-                need.component,
-                receiver,
-                need.attempt,
-                manifest(self._head(), held),
-            )
-        )
-
-    def _give_up(self) -> None:
-        for given in self._giving:
-            given.end()
-        self._giving.clear()
+        whole = manifest(self._head(), held, len(self._deferred))
+        names = missing(need.have, held)
+        self._gifts.begin(names, need.component, receiver, need.attempt, whole)
 
     @property
     def gives(self) -> bool:
         """True: `give` has something to send."""
-        return bool(self._giving) and not self.replaying
+        return bool(self._gifts) and not self.replaying
 
     def give(self) -> list[Effect]:
         """Send one piece of a state; called again and again while there is room for more."""
         if self.gives:
-            piece = self._next_piece(self._giving[0])
+            piece = self._gifts.next()
             self.stats.state_bytes_sent += len(piece.items)
             self._send(piece, bulk=True)
         return self._take()
 
-    def _next_piece(self, giving: Giving) -> entries.Piece:
-        piece = giving.next()
-        if giving.finished:
-            self._giving.remove(giving)
-        return piece
-
     def _piece(self, node: int, piece: entries.Piece) -> None:
         if node == self.me and self.replaying:
-            self._already_given(piece)
+            self._gifts.skip(piece)  # an earlier life sent it
         r, receiving = self._round, self._receiving
         if piece.receiver == EVERYBODY:
             if r is not None and r.merge is not None and r.take(node, piece):
@@ -612,21 +666,16 @@ class Replica:
         elif receiving is not None and piece.receiver == self.me and receiving.take(node, piece):
             receiving.last_ns = self._now.ns
             self.stats.state_bytes_received += len(piece.items)
+            self._forget_deferred(receiving.covered())
             if receiving.finished:
                 self._received(receiving)
-
-    def _already_given(self, piece: entries.Piece) -> None:
-        """Skip what an earlier life of this process sent."""
-        for given in self._giving[:]:
-            if (given.receiver, given.attempt) == (piece.receiver, piece.attempt):
-                self._next_piece(given)
 
     def _received(self, receiving: Receiving) -> None:
         """Everything has come: it is our state; apply what waited for it."""
         before = self._applier.serials()
         try:
-            head = receiving.load_into(self.memory)
-            self._load_head(head)
+            self._load_head(receiving.head)
+            receiving.load_into(self.memory)
         except DecodeError as error:
             self._rejoin(str(error))
             return
@@ -634,10 +683,15 @@ class Replica:
         self._receiving = None
         self._staged.clear()
         self._applier.tell(before)
-        self._move(State.LIVE)
+        self._applier.ask_again()
         if not self.replaying:
             self._send(entries.Complete(receiving.component))
-        self._apply_deferred()
+        if self._holding:
+            for node, entry, _ in tuple(self._deferred):
+                if isinstance(entry, entries.Complete):
+                    self._watch(node, entry)
+        else:
+            self._go_on()
 
     # Digests
 
@@ -654,12 +708,21 @@ class Replica:
                 if component == self.component:
                     self.incomplete.discard(node)
                     self.diverged.discard(node)
+                    self._release()
             case entries.DigestWanted(number):
                 self._compare(node, number)
             case entries.Digest(asker, number, digest):
                 c = self._comparison
                 if c is not None and (c.asker, c.number) == (asker, number):
                     self._compared(c, c.take(node, digest))
+
+    def _release(self) -> None:
+        """Hold back no longer, once those who have the state are a quorum."""
+        assert self.view is not None
+        holders = set(self.view.members) - self.incomplete
+        if self._holding and self.quorum.reached_by(holders, self.quorum.ballots):
+            self._holding = False
+            self._go_on()
 
     def _compare(self, node: int, number: int) -> None:
         assert self.view is not None
@@ -684,59 +747,10 @@ class Replica:
         self._out.append(Diverged(wrong, right))
         if self.me in wrong:
             assert self.component is not None
-            self._give_up()
+            self._gifts.end()
             self._receive(self.component, set(right) - self.incomplete)
 
     # Memory
-
-    def _head(self) -> bytes:
-        view, c = self.view, self.component
-        assert view is not None
-        assert c is not None
-        return pack_state(
-            [
-                [c.ring_seq, c.representative, c.number],
-                list(view.members),
-                sorted([node, int(reason)] for node, reason in self._departed.items()),
-                self.applied,
-                sorted(self.incomplete),
-                self._stale,
-            ]
-        )
-
-    def _load_head(self, data: bytes) -> None:
-        try:
-            component, members, departed, applied, incomplete, stale = unpack_state(data)
-            self.component = RoundId(*component)
-            self._departed = {node: Reason(reason) for node, reason in departed}
-        except (TypeError, ValueError) as error:
-            raise DecodeError(f"state: {error}") from error
-        self.applied = applied
-        self.incomplete = set(incomplete)
-        self._stale = stale
-        ring = RingId(self.component.ring_seq, self.component.representative)
-        self.view = View(ring, tuple(NodeId(n) for n in members), (), ())
-
-    def dump(self) -> bytes:
-        """Return everything that replicas share, canonical."""
-        memory = self.memory
-        objects = [[name, b"".join(memory.dump(name))] for name in memory.names()]
-        return pack_state([self._head(), objects])
-
-    def load(self, data: bytes) -> None:
-        """Replace everything by what a replica dumped.
-
-        Raises:
-            DecodeError: damaged.
-        """
-        try:
-            head, objects = unpack_state(data)
-            loaded: dict[bytes, bytes | None] = dict(objects)
-            gone: dict[bytes, bytes | None] = dict.fromkeys(self.memory.names())
-        except (TypeError, ValueError) as error:
-            raise DecodeError(f"state: {error}") from error
-        self.memory.load(gone | loaded)
-        self._load_head(head)
 
     def restore(self, data: bytes, index: int) -> None:
         """Take up a snapshot of this replica; the replay from ``index`` follows.
@@ -759,32 +773,11 @@ class Replica:
         busy = self._round is not None or self._receiving is not None or bool(self._fragments)
         return self.state is State.LIVE and not busy
 
-    def digest(self) -> bytes:
-        """Return a digest of what replicas share."""
-        return self.memory.root()
-
-    # Effects
-
-    def _send(self, entry: Any, *, bulk: bool = False) -> None:
-        self._out.append(Send(entry, bulk))
-
-    def _move(self, new: State) -> None:
-        if new is not self.state:
-            self._out.append(Moved(self.state, new))
-            self.state = new
-
-    def _rejoin(self, rule: str) -> None:
-        self._out.append(Rejoin(rule))
-
-    def _take(self) -> list[Effect]:
-        out = self._out[:]
-        self._out.clear()
-        return out
-
     def check(self) -> None:
         """Assert every invariant."""
         self.machine.check()
         self.sessions.check()
+        self.quorum.check()
         assert (self.view is None) == (self.component is None)
         assert self.state is not State.LIVE or self.view is not None
         assert self.state is not State.LIVE or self._receiving is None

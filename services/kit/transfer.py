@@ -116,6 +116,55 @@ class Giving:
             self._end()
 
 
+class Gifts:
+    """Everything one replica gives at a time; one after the other.
+
+    Args:
+        memory: of the giver.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory: Final = memory
+        self._giving: Final[list[Giving]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._giving)
+
+    def begin(
+        self,
+        names: Iterable[bytes],
+        component: RoundId,
+        receiver: int,
+        attempt: int,
+        manifest: bytes = b"",
+    ) -> None:
+        """Give the state of this position; see `Giving`."""
+        self._giving.append(Giving(self._memory, names, component, receiver, attempt, manifest))
+
+    def next(self) -> Piece:
+        """Return the next piece."""
+        return self._next(self._giving[0])
+
+    def _next(self, giving: Giving) -> Piece:
+        piece = giving.next()
+        if giving.finished:
+            self._giving.remove(giving)
+        return piece
+
+    def skip(self, piece: Piece) -> None:
+        """Do not send what an earlier life of this process sent."""
+        for giving in self._giving[:]:
+            if (giving.receiver, giving.attempt) == (piece.receiver, piece.attempt):
+                self._next(giving)
+
+    def end(self, receiver: int | None = None) -> None:
+        """Give no more to one receiver; None: to nobody."""
+        for giving in self._giving[:]:
+            if receiver in (None, giving.receiver):
+                giving.end()
+                self._giving.remove(giving)
+
+
 class Assembly:
     """Pieces put together. Those of one giver come in order; any other is refused."""
 
@@ -185,7 +234,9 @@ class Receiving:
         self._staged: Final = staged
         self._assembly = Assembly()
         self._manifest: dict[bytes, bytes] = {}
-        self._head = b""
+        self._waited = 0
+        self._covered = 0
+        self.head = b""
 
     def avoid(self) -> tuple[int, ...]:
         """Return who need not be asked: they gave nothing in time. Not everybody."""
@@ -200,8 +251,15 @@ class Receiving:
         staged = {name: digest for name, (digest, _) in self._staged.items()}
         return pack_state([list(item) for item in sorted((dict(own) | staged).items())])
 
-    def asked(self, attempt: int, giver: int | None) -> None:
-        """Our question has its place in the order: what comes is the state of this position."""
+    def asked(self, attempt: int, giver: int | None, waited: int = 0) -> None:
+        """Our question has its place in the order: what comes is the state of this position.
+
+        Args:
+            attempt: of the question.
+            giver: who will answer; None: the question is on its way.
+            waited: entries that were deferred before this position.
+        """
+        self._waited = waited
         self.attempt = attempt
         self.giver = giver
         self._assembly = Assembly()
@@ -220,20 +278,26 @@ class Receiving:
         whole = self._assembly.objects
         manifest = whole.pop(MANIFEST, None)
         if manifest is not None:
-            self._head, digests = unpack_state(manifest)
+            self.head, digests, held = unpack_state(manifest)
+            self._covered = max(0, self._waited - held)
             self._manifest = {name: digest for name, digest in digests}  # noqa: C416 - pairs
         for name, data in whole.items():
             self._staged[name] = (self._manifest[name], data)
         whole.clear()
         return True
 
+    def covered(self) -> int:
+        """Return how many of the deferred entries are in the state that comes; tells it once."""
+        covered, self._covered = self._covered, 0
+        return covered
+
     @property
     def finished(self) -> bool:
         """True: everything has come."""
         return self._assembly.finished
 
-    def load_into(self, memory: Memory) -> bytes:
-        """Make a memory what the giver's was; return the head.
+    def load_into(self, memory: Memory) -> None:
+        """Make a memory what the giver's was.
 
         Raises:
             DecodeError: damaged, or not what was promised.
@@ -250,12 +314,11 @@ class Receiving:
         memory.load(changes)
         if memory.digests() != self._manifest:
             raise DecodeError("state: what came has not the digests that were promised")
-        return self._head
 
 
-def manifest(head: bytes, digests: Mapping[bytes, bytes]) -> bytes:
-    """Pack the list of all objects."""
-    return pack_state([head, [list(item) for item in sorted(digests.items())]])
+def manifest(head: bytes, digests: Mapping[bytes, bytes], held: int) -> bytes:
+    """Pack the list of all objects, and how many entries the giver holds back itself."""
+    return pack_state([head, [list(item) for item in sorted(digests.items())], held])
 
 
 def missing(have: bytes, digests: Mapping[bytes, bytes]) -> list[bytes]:

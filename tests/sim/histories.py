@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from openais.wire.port import Reason
 from openais.wire.status import Status
-from services.kit import entries, transfer
+from services.kit import transfer
 from services.kit.machine import SessionId
 from tests.sim.replicas import SECOND, Stage
 from tests.sim.toy import TABLE, Add, Toy
@@ -59,8 +59,7 @@ class History:
     def _arrive(self, node_id: int) -> None:
         self.stage.join(node_id, [1] if node_id > 1 else None)
         self.stage.run()
-        self.stage.send(node_id, entries.SessionOpened(session(node_id)))
-        self.stage.run()
+        self.stage.open(node_id, session(node_id))
 
     def run(self) -> None:
         """Play it, heal everything, judge."""
@@ -82,9 +81,9 @@ class History:
         if host.down or session(node_id) not in host.replica.sessions.open:
             return
         number = self._numbers[node_id] = self._numbers.get(node_id, 0) + 1
-        body = TABLE.encode(Add(b"%d-%d" % (node_id, number)))
-        wall_ns = self.stage.now().wall_ns
-        self.stage.request(node_id, entries.Operation(wall_ns, session(node_id), number, 0, body))
+        assert (
+            self.stage.request(node_id, TABLE.encode(Add(b"%d-%d" % (node_id, number)))) == number
+        )
 
     def _some_steps(self, count: int, node_id: int) -> None:
         for _ in range(count):

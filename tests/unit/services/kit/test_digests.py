@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from services.kit import entries
 from services.kit.digests import EVERY_NS, Comparison, Pace
 from services.kit.effects import State
 from services.kit.machine import Context, Effect, SessionId
@@ -42,8 +41,7 @@ def bench(nodes: int, *wrong: int) -> Stage:
     for node_id in range(1, nodes + 1):
         made.join(node_id, [1] if node_id > 1 else None)
         made.run()
-        made.send(node_id, entries.SessionOpened(session(node_id)))
-        made.run()
+        made.open(node_id, session(node_id))
     for node_id in wrong:
         machine = made.hosts[node_id].replica.machine
         assert isinstance(machine, Wrong)
@@ -52,8 +50,7 @@ def bench(nodes: int, *wrong: int) -> Stage:
 
 
 def add(made: Stage, node_id: int, number: int, name: bytes) -> None:
-    body = TABLE.encode(Add(name))
-    made.request(node_id, entries.Operation(made.now().wall_ns, session(node_id), number, 0, body))
+    assert made.request(node_id, TABLE.encode(Add(name))) == number
     made.run()
 
 

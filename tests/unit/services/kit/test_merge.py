@@ -9,6 +9,7 @@ from services.kit.effects import Discarded
 from services.kit.entries import RoundId
 from services.kit.machine import SessionId, Summary
 from services.kit.meeting import DELETED, Catalog, Lost, Side, SideId, Version
+from services.kit.quorum import NO_QUORUM, Ballot
 from services.kit.replica import ANNOUNCE_NS
 from tests.sim.replicas import SECOND, Stage
 from tests.sim.toy import TABLE, Add, Toy
@@ -26,21 +27,18 @@ def session(node_id: int) -> SessionId:
 class Bench(Stage):
     """Replicas whose clients add to counters."""
 
-    def __init__(self, nodes: int) -> None:
-        super().__init__(lambda _node: Toy())
+    def __init__(self, nodes: int, ballot: Ballot = NO_QUORUM) -> None:
+        super().__init__(lambda _node: Toy(), ballot)
         self.numbers: dict[int, int] = {}
         for node_id in range(1, nodes + 1):
             self.join(node_id, [1] if node_id > 1 else None)
             self.run()
-            self.send(node_id, entries.SessionOpened(session(node_id)))
-            self.run()
+        for node_id in self.hosts:
+            self.open(node_id, session(node_id))
 
     def add(self, node_id: int, *names: bytes) -> None:
         for name in names:
-            number = self.numbers[node_id] = self.numbers.get(node_id, 0) + 1
-            body = TABLE.encode(Add(name))
-            wall_ns = self.now().wall_ns
-            self.request(node_id, entries.Operation(wall_ns, session(node_id), number, 0, body))
+            self.numbers[node_id] = self.request(node_id, TABLE.encode(Add(name)))
         self.run()
 
     def heal(self) -> None:
@@ -113,15 +111,17 @@ def test_what_the_winning_side_deleted_is_not_brought_back() -> None:
 
 
 def test_a_side_without_quorum_is_thrown_away_as_a_whole() -> None:
-    bench = Bench(4)
-    bench.split([1, 2, 3], [4])
+    bench = Bench(3, Ballot(1, 3))
+    bench.split([1, 2], [3])
     bench.run()
     bench.add(1, b"large")
-    bench.add(4, b"small")
-    for node_id in (1, 2, 3):
-        bench.hosts[node_id].replica.quorate = False
+    machine = bench.hosts[3].replica.machine
+    assert isinstance(machine, Toy)
+    machine.objects.touch(b"small")
+    machine.counters[b"small"] = 1
+    bench.hosts[3].client = None  # its session went stale
     bench.heal()
-    assert bench.counters() == {b"small": 1}
+    assert bench.counters() == {b"large": 1}
 
 
 def test_three_sides_become_one() -> None:
@@ -215,14 +215,15 @@ def test_who_is_silent_in_a_merge_is_replaced_by_another_of_its_side(moment: int
     assert set(machine.counters) == {b"a", b"d", b"e", b"f", b"g", b"n"}
     bench.restart(3)
     if bench.hosts[3].rejoins:
-        bench.renew(3)
+        bench.hosts[3].client = None  # its session is lost
+        bench.rejoin(3)
     bench.run()
     assert len(bench.digests()) == 1
 
 
-def side(rank: int, *, size: int = 1, quorate: bool = True) -> Side:
+def side(rank: int, *, size: int = 1) -> Side:
     side_id = SideId(has_state=True, stale=False, component=RoundId(rank, 0, 0), digest=b"")
-    return Side(side_id, (10 + rank,), quorate, size, 0)
+    return Side(side_id, (10 + rank,), 0, size, 0)
 
 
 def version(digest: bytes, counter: int, *, in_use: bool = False) -> Version:

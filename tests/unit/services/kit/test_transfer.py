@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from openais.wire.port import Reason
-from services.kit import entries, transfer
+from services.kit import transfer
 from services.kit.effects import State
 from services.kit.machine import SessionId
 from services.kit.transfer import ATTEMPTS_MAX, STEP_NS
@@ -41,15 +41,10 @@ class Bench(Stage):
     def arrive(self, node_id: int) -> None:
         self.join(node_id, [1] if node_id > 1 else None)
         self.run()
-        self.send(node_id, entries.SessionOpened(session(node_id)))
-        self.run()
+        self.open(node_id, session(node_id))
 
     def add(self, node_id: int, name: bytes) -> None:
-        number = self.numbers[node_id] = self.numbers.get(node_id, 0) + 1
-        body = TABLE.encode(Add(name))
-        self.request(
-            node_id, entries.Operation(self.now().wall_ns, session(node_id), number, 0, body)
-        )
+        self.numbers[node_id] = self.request(node_id, TABLE.encode(Add(name)))
 
     def newcomer(self, node_id: int, *, give: int) -> Host:
         """Let a node join; stop after some pieces of the state were delivered to it."""
