@@ -674,7 +674,7 @@ class Replica(Shared):
         """Everything has come: it is our state; apply what waited for it."""
         before = self._applier.serials()
         try:
-            self._load_head(receiving.head)
+            self.load_head(receiving.head)
             receiving.load_into(self.memory)
         except DecodeError as error:
             self._rejoin(str(error))
@@ -751,16 +751,6 @@ class Replica(Shared):
             self._receive(self.component, set(right) - self.incomplete)
 
     # Memory
-
-    def restore(self, data: bytes, index: int) -> None:
-        """Take up a snapshot of this replica; the replay from ``index`` follows.
-
-        Raises:
-            DecodeError: damaged.
-        """
-        self.load(data)
-        self.index = index
-        self.state = State.LIVE
 
     @property
     def serving(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from openais.wire.codec import DecodeError, pack_state, unpack_state
+from openais.wire.codec import Buffer, DecodeError, pack_state, unpack_state
 from openais.wire.port import Reason, RingId
 from services.kit import entries
 from services.kit.applier import Applier
@@ -84,7 +84,12 @@ class Shared:
             ]
         )
 
-    def _load_head(self, data: bytes) -> None:
+    def load_head(self, data: Buffer) -> None:
+        """Take up what belongs to no object.
+
+        Raises:
+            DecodeError: damaged, or of a version that this process does not speak.
+        """
         try:
             component, members, departed, applied, *flags, quorum, versions = unpack_state(data)
             incomplete, stale, holding = flags
@@ -106,27 +111,6 @@ class Shared:
         nodes = tuple(NodeId(n) for n in members)
         quorate, version = self.quorum.quorate, self.versions.spoken.service
         self.view = View(ring, nodes, (), (), quorate, version)
-
-    def dump(self) -> bytes:
-        """Return everything that replicas share, canonical."""
-        memory = self.memory
-        objects = [[name, b"".join(memory.dump(name))] for name in memory.names()]
-        return pack_state([self._head(), objects])
-
-    def load(self, data: bytes) -> None:
-        """Replace everything by what a replica dumped.
-
-        Raises:
-            DecodeError: damaged.
-        """
-        try:
-            head, objects = unpack_state(data)
-            loaded: dict[bytes, bytes | None] = dict(objects)
-            gone: dict[bytes, bytes | None] = dict.fromkeys(self.memory.names())
-        except (TypeError, ValueError) as error:
-            raise DecodeError(f"state: {error}") from error
-        self._load_head(head)
-        self.memory.load(gone | loaded)
 
     def digest(self) -> bytes:
         """Return a digest of what replicas share."""

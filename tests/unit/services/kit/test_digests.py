@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from openais.wire.codec import Buffer
 from services.kit.digests import EVERY_NS, Comparison, Pace
 from services.kit.effects import State
 from services.kit.machine import Context, Effect, SessionId
@@ -27,7 +28,7 @@ class Wrong(Toy):
             self.counters[b"bad"] += 1
         return effects
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         super().load(changes)
         self.broken = False
 

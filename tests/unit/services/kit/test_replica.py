@@ -357,17 +357,6 @@ def test_fragments_of_a_node_that_left_are_dropped() -> None:
     assert made.hosts[1].replica.settled
 
 
-def test_a_dump_that_is_loaded_dumps_the_same() -> None:
-    made = stage(2)
-    add(made, 1, 1)
-    ask(made, 2, 1, Wait(b"m"))
-    made.run()
-    replica = made.hosts[1].replica
-    other = Stage(lambda _n: Toy()).join(9).replica
-    other.load(replica.dump())
-    assert other.dump() == replica.dump()
-
-
 @pytest.mark.parametrize("seed", range(150))
 def test_random_faults_end_in_one_state_and_no_request_counts_twice(seed: int) -> None:
     rng = random.Random(seed)

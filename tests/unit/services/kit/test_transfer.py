@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from openais.wire.codec import Buffer
 from openais.wire.port import Reason
 from services.kit import transfer
 from services.kit.effects import State
@@ -240,7 +241,7 @@ def test_who_gets_no_state_joins_anew_in_the_end() -> None:
 class Forgetful(Toy):
     """Loads something else than it is given."""
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         super().load(changes)
         self.counters.pop(b"counter 7", None)
 
