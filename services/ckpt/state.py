@@ -61,6 +61,9 @@ class Checkpoints:
 
     # Operations
 
+    def speak(self, version: int) -> None:
+        """Do nothing: there is one version."""
+
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         """Apply one ordered operation."""
         match operation:

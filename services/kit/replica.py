@@ -8,21 +8,38 @@ A view in which nobody is new comes into force by one ordered `Settle`; operatio
 When somebody is new, every member announces what it remembers, operations wait, and when all have
 announced, the side with the most members (then the most applied entries, then the lowest id) wins.
 Its members go on at once; the lowest of them sends the state to those that lack it, who apply
-what waited afterwards.
+what waited afterwards. Quorum, where there is one: the side with the most quorate steps wins; a
+minority applies no request, from the event on that tells that the others are gone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 from openais.wire import port
 from openais.wire.codec import DecodeError, pack_state, unpack_bundle, unpack_state
 from openais.wire.port import Reason, RingId
 from openais.wire.status import Status
 from services.kit import entries
+from services.kit.effects import (
+    Dropped,
+    Effect,
+    FencePassed,
+    LeftOut,
+    Moved,
+    Now,
+    Opened,
+    Rejoin,
+    ReplicaStats,
+    Replied,
+    Send,
+    Stale,
+    State,
+    Told,
+)
 from services.kit.entries import RoundId
 from services.kit.machine import (
     Answer,
@@ -37,92 +54,17 @@ from services.kit.machine import (
 )
 from services.kit.machine import Effect as MachineEffect
 from services.kit.memory import Memory
-from services.kit.sessions import Record, Sessions
+from services.kit.quorum import NO_QUORUM, Ballot, Quorum
+from services.kit.sessions import Place, Record, Sessions
+from services.kit.versions import Offer, Span, Versions, unspeakable
 
 ANNOUNCE_NS: Final = 6_000_000_000  # who has not announced by then is left out; > seat grace
 SETTLE_AGAIN_NS: Final = 500_000_000  # a settle that was lost with its sender is sent again
 TRANSFER_NS: Final = 30_000_000_000  # without a part of the state; then the member joins anew
 PROPOSE_AGAIN_NS: Final = 1_000_000_000  # what expired is proposed again
 DEFERRED_BYTES_MAX: Final = 512 << 20  # waiting for the state; more: the member joins anew
-
-
-class Now(NamedTuple):
-    """The two clocks."""
-
-    ns: int  # monotonic
-    wall_ns: int  # since 1970, never going back
-
-
-class State(Enum):
-    """How far a replica is."""
-
-    JOINING = "joining"  # no state yet, or not in force
-    MERGING = "merging"  # has a state; replicas meet
-    LIVE = "live"
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Multicast an entry to the group."""
-
-    entry: Any
-    bulk: bool = False  # may be overtaken by others
-
-
-@dataclass(frozen=True, slots=True)
-class Replied:
-    """A request of this node's session has its answer."""
-
-    session: SessionId
-    number: int
-    status: Status
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A session of this node is to be notified."""
-
-    session: SessionId
-    serial: int
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A session of this node is open."""
-
-    session: SessionId
-
-
-@dataclass(frozen=True, slots=True)
-class FencePassed:
-    """Everything before this node's fence is applied."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Entries were dropped before they were applied; send again when live what has no answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The replica's state changed."""
-
-    old: State
-    new: State
-
-
-@dataclass(frozen=True, slots=True)
-class Rejoin:
-    """This replica cannot go on; attach anew, without memory."""
-
-    rule: str
-
-
-Effect: TypeAlias = Send | Replied | Told | Opened | FencePassed | Dropped | Moved | Rejoin
+NO_QUORUM_RULE: Final = b"this side of the cluster has no quorum"
+UNKNOWN_RULE: Final = b"not an operation of the version that the group speaks"
 
 
 @dataclass(slots=True)
@@ -142,6 +84,7 @@ class _Transfer:
     round: RoundId
     donor: int
     receivers: frozenset[int]
+    together: bool  # who has the state is no quorum without those that receive it: all wait
     settle: _Plan
     last_ns: int
     position: int = 0
@@ -165,32 +108,35 @@ class _Partial:
     size: int = 0
 
 
-@dataclass(slots=True)
-class ReplicaStats:
-    """Counters of a replica."""
-
-    operations_applied: int = 0
-    operations_repeated: int = 0
-    operations_without_session: int = 0
-    operations_failed: int = 0
-    entries_malformed: int = 0
-    meetings: int = 0
-    states_received: int = 0
-    states_sent: int = 0
-
-
 class Replica:
     """See the module.
 
     Args:
         node_id: this node.
         machine: a fresh state machine of the service.
+        ballot: what this node brings to the count of votes.
+        needs_quorum: without it requests are refused, and sessions go stale.
     """
 
-    def __init__(self, node_id: int, machine: Machine) -> None:
+    def __init__(
+        self,
+        node_id: int,
+        machine: Machine,
+        ballot: Ballot = NO_QUORUM,
+        *,
+        needs_quorum: bool = True,
+    ) -> None:
         self.me: Final = NodeId(node_id)
         self.machine: Final = machine
         self.sessions: Final = Sessions()
+        self.quorum: Final = Quorum()
+        self.versions: Final = Versions()
+        self.offer: Final = Offer(
+            Span(entries.VERSION, entries.VERSION_MIN),
+            Span(machine.table.version, machine.table.version_min),
+        )
+        self._ballot: Final = ballot
+        self._needs_quorum: Final = needs_quorum
         self.memory: Final = Memory(machine, self.sessions, self._head)
         self.stats: Final = ReplicaStats()
         self.state = State.JOINING
@@ -222,7 +168,7 @@ class Replica:
             return self._take()
         for data in bundle:
             try:
-                entry = entries.TABLE.decode(data)
+                entry = entries.decode(data, self.versions.spoken.replicas)
             except DecodeError:
                 self.stats.entries_malformed += 1
                 continue
@@ -237,6 +183,7 @@ class Replica:
         joined = {c.member.node_id for c in event.joined}
         for change in event.left:
             self._departed[change.member.node_id] = change.reason
+        self.quorum.reduce(set(nodes) - joined - set(self._departed))
         meeting = bool(joined) or self.view is None or self._transfer is not None
         if self._round is not None and self._round.meeting:
             meeting = True
@@ -271,7 +218,16 @@ class Replica:
             t.last_ns = now.ns
             if t.donor == self.me:
                 self._send_state(t.round, b"".join(t.parts), t.position)
+        self._say_versions()
         return self._take()
+
+    def _say_versions(self) -> None:
+        """Tell the others what this process speaks, if that of its predecessor differs."""
+        rule = unspeakable(self.offer, self.versions.spoken)
+        if rule is not None:
+            self._rejoin(rule)
+        elif self.versions.offers.get(self.me, self.offer) != self.offer:
+            self._send(entries.Offer(*self.offer.replicas, *self.offer.service))
 
     def reattached(self, now: Now) -> list[Effect]:
         """Begin a new stream with the memory of the old one: the ring process was restarted."""
@@ -283,6 +239,7 @@ class Replica:
         self._drop_deferred()
         if self.view is not None:
             self._departed |= {n: Reason.NODEDOWN for n in self.view.members if n != self.me}
+            self.quorum.reduce({self.me})
             self._move(State.MERGING)
         return self._take()
 
@@ -319,8 +276,7 @@ class Replica:
         if due is not None and due <= now.wall_ns and again:
             self._proposed_ns = now.ns
             for operation in self.machine.expired(now.wall_ns):
-                body = self.machine.table.encode(operation)
-                self._send(entries.Own(now.wall_ns, body))
+                self._send(entries.Own(now.wall_ns, self._encoded(operation)))
         return self._take()
 
     def _proposes(self) -> bool:
@@ -329,7 +285,13 @@ class Replica:
             and not self.replaying
             and self.view is not None
             and self.view.members[0] == self.me
+            and self.acts
         )
+
+    @property
+    def acts(self) -> bool:
+        """True: requests are served here, as far as the quorum is concerned."""
+        return self.quorum.acts or not self._needs_quorum
 
     # Entries
 
@@ -364,7 +326,7 @@ class Replica:
             return
         del self._partial[node]
         try:
-            entry = entries.TABLE.decode(b"".join(partial.parts))
+            entry = entries.decode(b"".join(partial.parts), self.versions.spoken.replicas)
         except DecodeError:
             self.stats.entries_malformed += 1
             return
@@ -374,7 +336,8 @@ class Replica:
     def _must_wait(self) -> bool:
         if self._round is not None and self._round.meeting:
             return True
-        return self._transfer is not None and self.me in self._transfer.receivers
+        t = self._transfer
+        return t is not None and (t.together or self.me in t.receivers)
 
     def _defer(self, node: int, entry: Any, size: int) -> None:
         self._deferred.append((node, entry, size))
@@ -403,22 +366,23 @@ class Replica:
         if self.view is None:
             return  # of a time before this replica
         self.applied += 1
+        self.quorum.step()
         match entry:
             case entries.Operation():
                 self._operation(NodeId(node), entry)
             case entries.Own(now_ns, body):
                 self._own(NodeId(node), now_ns, body)
-            case entries.SessionOpened(session):
-                self._session_opened(NodeId(node), SessionId(session))
+            case entries.SessionOpened():
+                self._session_opened(NodeId(node), entry)
             case entries.SessionClosed(now_ns, session):
                 self._session_closed(NodeId(node), SessionId(session), now_ns)
             case entries.Notified(session, serial):
-                record = self.sessions.find(SessionId(session))
-                if record is not None:
-                    record.trim(serial)
+                self._notified(SessionId(session), serial)
             case entries.Fence(number):
                 if node == self.me:
                     self._out.append(FencePassed(number))
+            case entries.Offer():
+                self._offered(node, entry)
             case _:
                 raise AssertionError(f"no way to apply {type(entry).__name__}")
 
@@ -432,20 +396,25 @@ class Replica:
         if record is None or record.node_id != node:
             self.stats.operations_without_session += 1
             return
-        if record.seen(entry.number):
-            self.stats.operations_repeated += 1
-            answer = record.answers.get(entry.number)
-            if answer is not None and node == self.me:
-                self._out.append(Replied(session, entry.number, *answer))
+        place = record.place(entry.number, entry.after)
+        if place is Place.EARLY:
+            self.stats.operations_early += 1
+            return
+        if place is Place.KNOWN:
+            self._repeat(node, record, session, entry.number)
             return
         self.sessions.objects.touch(session)
         record.acknowledge(entry.acknowledged)
         record.begin(entry.number)
         caller = Caller(node, session, entry.number)
+        if not self.acts:
+            self.stats.operations_without_quorum += 1
+            self._answered(record, caller, record.without_quorum, NO_QUORUM_RULE)
+            return
         try:
-            operation = self.machine.table.decode(entry.body)
-        except DecodeError as error:
-            self._answered(record, caller, Status.ERR_INVALID_PARAM, str(error).encode())
+            operation = self.machine.table.decode(entry.body, self.versions.spoken.service)
+        except DecodeError:
+            self._answered(record, caller, Status.ERR_INVALID_PARAM, UNKNOWN_RULE)
             return
         context = self._context(node, entry.now_ns, caller)
         try:
@@ -459,20 +428,51 @@ class Replica:
         self.stats.operations_applied += 1
         self._perform(effects)
 
+    def _repeat(self, node: NodeId, record: Record, session: SessionId, number: int) -> None:
+        """Answer a request that was sent again as before."""
+        self.stats.operations_repeated += 1
+        if node != self.me or number in record.waiting or number <= record.acknowledged:
+            return
+        passed_over = (Status.ERR_TIMEOUT, b"given up before; a later request was served")
+        answer = record.answers.get(number, passed_over)
+        self._out.append(Replied(session, number, *answer))
+
     def _own(self, node: NodeId, now_ns: int, body: bytes) -> None:
         if node == self.me:
             self._proposed_ns = self._now.ns - PROPOSE_AGAIN_NS
+        if not self.acts:
+            return
         try:
-            operation = self.machine.table.decode(body)
+            operation = self.machine.table.decode(body, self.versions.spoken.service)
         except DecodeError:
             self.stats.entries_malformed += 1
             return
         self._perform(self.machine.apply(operation, self._context(node, now_ns, None)))
 
-    def _session_opened(self, node: NodeId, session: SessionId) -> None:
-        self.sessions.opened(session, node)
+    def _offered(self, node: int, entry: entries.Offer) -> None:
+        """Fix anew what the group speaks: another process has taken the seat of a member."""
+        before = self.versions.spoken
+        spoken = self.versions.offered(node, entry.offer)
+        rule = unspeakable(self.offer, spoken)
+        if rule is not None:
+            self._rejoin(rule)
+        elif spoken.service != before.service:
+            self._speak(spoken.service)
+
+    def _session_opened(self, node: NodeId, entry: entries.SessionOpened) -> None:
+        session, lasts = SessionId(entry.session), entry.outlives_membership
+        if not self.acts and not lasts:
+            if node == self.me:
+                self._out.append(Stale(session))
+            return
+        self.sessions.opened(session, node, outlives_membership=lasts)
         if node == self.me and self.sessions.open[session].node_id == node:
             self._out.append(Opened(session))
+
+    def _notified(self, session: SessionId, serial: int) -> None:
+        record = self.sessions.find(session)
+        if record is not None:
+            record.trim(serial)
 
     def _session_closed(self, node: NodeId, session: SessionId, now_ns: int) -> None:
         record = self.sessions.open.get(session)
@@ -487,18 +487,19 @@ class Replica:
             match effect:
                 case Answer(caller, status, result):
                     record = self.sessions.find(caller.session)
-                    body = b"" if result is None else self.machine.table.encode(result)
+                    body = b"" if result is None else self._encoded(result)
                     if record is not None:
                         self._answered(record, caller, status, body)
                 case Notify(session, message):
                     record = self.sessions.find(session)
                     if record is not None:
-                        self._notify(session, record, self.machine.table.encode(message))
+                        self._notify(session, record, self._encoded(message))
+
+    def _encoded(self, message: Any) -> bytes:
+        return self.machine.table.encode(message, self.versions.spoken.service)
 
     def _answered(self, record: Record, caller: Caller, status: Status, body: bytes) -> None:
-        if caller.number > record.acknowledged:
-            record.answers[caller.number] = (status, body)
-        if record.node_id == self.me:
+        if record.answer(caller.number, (status, body)) and record.node_id == self.me:
             self._out.append(Replied(caller.session, caller.number, status, body))
 
     def _notify(self, session: SessionId, record: Record, body: bytes) -> None:
@@ -535,14 +536,16 @@ class Replica:
             entries.Announce(
                 r.id,
                 self._now.wall_ns,
-                entries.VERSION,
-                entries.VERSION_MIN,
+                *self.offer.replicas,
                 has_state,
                 self.component,
                 self.digest() if has_state else b"",
                 self.applied if has_state else 0,
                 self.sessions.pack(own),
                 self.machine.report(own),
+                *self.offer.service,
+                self._ballot,
+                self.quorum.steps,
             )
         )
 
@@ -566,34 +569,52 @@ class Replica:
                 self._decide(r, nodes)
             return
         self._round = None
-        everybody = frozenset(r.members)
-        self._install(_Plan(r.id, r.members, everybody, settle.now_ns, {}))
+        assert self.view is not None, "a first view begins with a meeting"
+        members = tuple(n for n in r.members if n in self.view.members)  # not who was left out
+        self._install(_Plan(r.id, members, frozenset(members), settle.now_ns, {}))
 
     def _decide(self, r: _Round, nodes: tuple[int, ...]) -> None:
-        """All have announced: the largest side wins."""
+        """All have announced: the side that was quorate last wins, else the largest."""
         self._round = None
         sides: dict[tuple[bool, RoundId | None, bytes], list[int]] = {}
         for node in nodes:
             a = r.announces[node]
             sides.setdefault((a.has_state, a.component, a.digest), []).append(node)
 
-        def rank(side: tuple[bool, RoundId | None, bytes]) -> tuple[bool, int, int, int]:
+        def rank(side: tuple[bool, RoundId | None, bytes]) -> tuple[bool, int, int, int, int]:
             members = sides[side]
-            return side[0], len(members), r.announces[members[0]].applied, -members[0]
+            a = r.announces[members[0]]
+            return side[0], a.quorate_steps, len(members), a.applied, -members[0]
 
         winners = frozenset(sides[max(sides, key=rank)])
+        offers = {n: r.announces[n].offer for n in nodes}
+        out = self.versions.left_out(offers, winners)
+        if self.me in out:
+            self._out.append(LeftOut(out[self.me]))
+            return
+        nodes = tuple(n for n in nodes if n not in out)
+        winners -= out.keys()
+        if self.me in winners:  # before the state is sent: it is told in what all understand
+            self.versions.install(nodes, offers)
+            self.machine.speak(self.versions.spoken.service)
         now_ns = max(a.now_ns for node, a in r.announces.items() if node in nodes)
         plan = _Plan(r.id, nodes, winners, now_ns, {n: r.announces[n] for n in nodes})
         receivers = frozenset(nodes) - winners
+        together = bool(receivers) and not self._reached_by(winners, plan)
         if receivers:
             donor = min(winners)
-            self._transfer = _Transfer(r.id, donor, receivers, plan, self._now.ns)
+            self._transfer = _Transfer(r.id, donor, receivers, together, plan, self._now.ns)
             if donor == self.me and self.replaying:
                 self._transfer.parts.append(self.dump())  # its rest is sent after the replay
             elif donor == self.me:
                 self._send_state(r.id, self.dump(), 0)
-        if self.me in winners:
+        if self.me in winners and not together:
             self._install(plan)
+
+    def _reached_by(self, winners: frozenset[int], plan: _Plan) -> bool:
+        """True: the winners alone are a quorum, so what they acknowledge now is not lost."""
+        ballots = {n: plan.announces[n].ballot for n in plan.nodes}
+        return not self._needs_quorum or self.quorum.reached_by(winners, ballots)
 
     def _send_state(self, round_id: RoundId, state: bytes, begin: int) -> None:
         self.stats.states_sent += 1
@@ -616,6 +637,7 @@ class Replica:
         if receiving:
             self.stats.states_received += 1
             self.load(b"".join(t.parts))
+        if receiving or t.together:
             self._install(t.settle)
 
     def _install(self, plan: _Plan) -> None:
@@ -631,7 +653,10 @@ class Replica:
         ring = RingId(plan.round.ring_seq, plan.round.representative)
         members = tuple(NodeId(n) for n in plan.nodes)
         gone = tuple((NodeId(n), left[n]) for n in sorted(left))
-        self.view = View(ring, members, joined, gone)
+        spoken = self.versions.install(plan.nodes, {n: a.offer for n, a in plan.announces.items()})
+        self.machine.speak(spoken.service)
+        quorate = self.quorum.install(plan.nodes, {n: a.ballot for n, a in plan.announces.items()})
+        self.view = View(ring, members, joined, gone, quorate, spoken.service)
         self.component = plan.round
         self._departed = {}
         context = self._context(members[0], plan.now_ns, None)
@@ -643,10 +668,31 @@ class Replica:
         told = {n: plan.announces[n] for n in reporting if n in plan.announces}
         for node, announce in told.items():
             self.sessions.revive(node, announce.sessions)
+        if not self.acts:
+            self._end_stale(context)
+        if any(self.sessions.open[s].again for s in self.sessions.of_node(self.me)):
+            self._out.append(Dropped())
         reports = {n: Report(n, a.report) for n, a in told.items()}
         self._perform(self.machine.view_changed(self.view, reports, context))
         self._move(State.LIVE)
         self._apply_deferred()
+
+    def _end_stale(self, context: Context) -> None:
+        """End the sessions that do not outlive the membership of their node."""
+        for session in sorted(self.sessions.open):
+            record = self.sessions.open[session]
+            if record.outlives_membership:
+                continue
+            self.stats.sessions_stale += 1
+            self._perform(self.machine.session_closed(session, context))
+            self.sessions.closed(session)
+            if record.node_id == self.me:
+                self._out.append(Stale(session))
+
+    def _speak(self, version: int) -> None:
+        assert self.view is not None
+        self.machine.speak(version)
+        self.view = dataclasses.replace(self.view, version=version)
 
     # Memory
 
@@ -660,15 +706,26 @@ class Replica:
                 list(view.members),
                 sorted([node, int(reason)] for node, reason in self._departed.items()),
                 self.applied,
+                self.quorum.values(),
+                self.versions.values(),
             ]
         )
 
     def _load_head(self, data: bytes) -> None:
-        component, members, departed, self.applied = unpack_state(data)
+        component, members, departed, self.applied, quorum, versions = unpack_state(data)
+        self.versions.load(versions)
+        rule = unspeakable(self.offer, self.versions.spoken)
+        if rule is not None:
+            raise DecodeError(f"state: {rule}")
+        self.machine.speak(self.versions.spoken.service)
+        self.quorum.load(quorum)
+        self._departed = {node: Reason(reason) for node, reason in departed}
+        self.quorum.reduce(set(members) - set(self._departed))
         self.component = RoundId(*component)
         ring = RingId(self.component.ring_seq, self.component.representative)
-        self.view = View(ring, tuple(NodeId(n) for n in members), (), ())
-        self._departed = {node: Reason(reason) for node, reason in departed}
+        nodes = tuple(NodeId(n) for n in members)
+        quorate, version = self.quorum.quorate, self.versions.spoken.service
+        self.view = View(ring, nodes, (), (), quorate, version)
 
     def dump(self) -> bytes:
         """Return everything that replicas share, canonical."""
@@ -684,10 +741,10 @@ class Replica:
         """
         try:
             head, objects = unpack_state(data)
+            self._load_head(head)
             loaded: dict[bytes, bytes | None] = dict(objects)
             gone: dict[bytes, bytes | None] = dict.fromkeys(self.memory.names())
             self.memory.load(gone | loaded)
-            self._load_head(head)
         except (TypeError, ValueError) as error:
             raise DecodeError(f"state: {error}") from error
 
@@ -738,5 +795,6 @@ class Replica:
         """Assert every invariant."""
         self.machine.check()
         self.sessions.check()
+        self.quorum.check()
         assert (self.view is None) == (self.component is None)
         assert self.state is not State.LIVE or self.view is not None

@@ -24,24 +24,28 @@ from openais.node.poller import Poller
 from openais.node.program import main
 from openais.wire import port
 from openais.wire.codec import DecodeError
-from openais.wire.status import ONE_MILLISECOND_NS
-from services.kit.group import Group, Lost
-from services.kit.journal import Journal, Snapshot
-from services.kit.machine import Machine, Operation
-from services.kit.replica import (
+from openais.wire.status import ONE_MILLISECOND_NS, Status
+from services.kit.effects import (
     Dropped,
     Effect,
     FencePassed,
+    LeftOut,
     Moved,
     Now,
     Opened,
     Rejoin,
-    Replica,
     Replied,
     Send,
+    Stale,
     State,
     Told,
 )
+from services.kit.electorate import ballot
+from services.kit.group import Group, Lost
+from services.kit.journal import Journal, Snapshot
+from services.kit.machine import Machine, Operation
+from services.kit.quorum import Quorum
+from services.kit.replica import Replica
 from services.kit.server import Server, refusal
 
 SLEEP_MAX_MS: Final = 1000
@@ -52,16 +56,39 @@ _LOG = EventLog(__name__)
 Factory = Callable[[NodeConfig], Machine]
 
 
-def run(name: str, factory: Factory, operations: tuple[Operation, ...]) -> int:
-    """Be the process of a service; return its exit status."""
-    return main(name, lambda config: ServiceProcess(name, config, factory, operations).run())
+def run(
+    name: str,
+    factory: Factory,
+    operations: tuple[Operation, ...],
+    *,
+    needs_quorum: bool = True,
+) -> int:
+    """Be the process of a service; return its exit status.
+
+    Args:
+        name: of the service.
+        factory: makes its machine.
+        operations: what clients may ask for.
+        needs_quorum: without a quorum requests are refused; else the machine sees to it.
+    """
+
+    def body(config: NodeConfig) -> None:
+        ServiceProcess(name, config, factory, operations, needs_quorum=needs_quorum).run()
+
+    return main(name, body)
 
 
 class ServiceProcess:
     """A service on this node."""
 
     def __init__(
-        self, name: str, config: NodeConfig, factory: Factory, operations: tuple[Operation, ...]
+        self,
+        name: str,
+        config: NodeConfig,
+        factory: Factory,
+        operations: tuple[Operation, ...],
+        *,
+        needs_quorum: bool,
     ) -> None:
         self._name: Final = name
         self._config: Final = config
@@ -80,7 +107,8 @@ class ServiceProcess:
             refusal,
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
-        self._replica = Replica(self._node_id, factory(config))
+        self._needs_quorum: Final = needs_quorum
+        self._replica = self._new_replica()
         self._history = b""
         self._snapshot = self._journal.read()
         self._server: Final = Server(
@@ -94,6 +122,7 @@ class ServiceProcess:
         )
         self._poller: Final = Poller()
         self._wall_ns = 0
+        self._quorate = True
         self._attached = False
         self._again = False
         self._wake_fd, self._wake_write_fd = socket.socketpair()
@@ -137,15 +166,30 @@ class ServiceProcess:
             self._wake_fd.recv(64)
         for message in self._group.receive():
             self._from_totemd(message)
+        self._tell_quorum()
         now = self._now()
         self._server.receive(now, ready)
         self._perform(self._replica.expire(now))
         self._server.expire(now)
-        self._server.fence()
+        self._server.order()
         self._group.flush()
         self._server.ipc.flush()
         if self._journal.due:
             self._make_snapshot()
+
+    def _tell_quorum(self) -> None:
+        quorum = self._replica.quorum
+        if quorum.quorate == self._quorate:
+            return
+        self._quorate = quorum.quorate
+        log = _LOG.info if quorum.quorate else _LOG.warning
+        log(
+            "quorum_reached" if quorum.quorate else "quorum_lost",
+            votes=quorum.votes,
+            needed=quorum.rules.needed,
+            expected=quorum.rules.expected_votes,
+            members=quorum.present,
+        )
 
     def _timeout_ms(self) -> int:
         if self._group.pending or self._server.ipc.pending:
@@ -174,6 +218,9 @@ class ServiceProcess:
                 self._attach(message, now)
             case port.SnapshotWanted():
                 self._make_snapshot()
+            case port.Refused(0, Status.ERR_VERSION, reason):
+                own = f"this process speaks {port.VERSION_MIN} to {port.VERSION}"
+                raise ExitError(Exit.PROTOCOL_VERSION, f"totemd: {reason}, {own}")
             case port.Refused(0, status, reason):
                 raise ExitError(Exit.SERVICE_INITIALIZATION, f"totemd: {status.name} {reason}")
             case Lost(rule):
@@ -223,15 +270,27 @@ class ServiceProcess:
             self._again = False
             self._server.send_again()
 
+    def _new_replica(self) -> Replica:
+        return Replica(
+            self._node_id,
+            self._factory(self._config),
+            ballot(self._config),
+            needs_quorum=self._needs_quorum,
+        )
+
     def _renew(self) -> None:
         """Forget everything and join as a new member."""
-        self._replica = Replica(self._node_id, self._factory(self._config))
+        self._replica = self._new_replica()
         self._server.replica = self._replica
         self._history = b""
-        self._group.control(port.Detach())
-        self._group.flush()
+        self._leave()
         self._group.forget()
         self._connect()
+
+    def _leave(self) -> None:
+        """Give the seat up at once: the others need not wait for its grace."""
+        self._group.control(port.Detach())
+        self._group.flush()
 
     # Effects
 
@@ -248,13 +307,23 @@ class ServiceProcess:
                     self._server.told(session, serial, body)
                 case Opened(session):
                     self._server.opened(session)
-                case Moved(old, new):
-                    self._moved(old, new)
+                case Stale(session):
+                    self._server.stale(session)
                 case Dropped():
                     self._again = True
-                case Rejoin(rule):
-                    _LOG.error("joins_anew", rule=rule)
-                    self._renew()
+                case Moved() | Rejoin() | LeftOut():
+                    self._change(effect)
+
+    def _change(self, effect: Moved | Rejoin | LeftOut) -> None:
+        match effect:
+            case Moved(old, new):
+                self._moved(old, new)
+            case Rejoin(rule):
+                _LOG.error("joins_anew", rule=rule)
+                self._renew()
+            case LeftOut(rule):
+                self._leave()
+                raise ExitError(Exit.PROTOCOL_VERSION, rule)
 
     def _moved(self, old: State, new: State) -> None:
         view = self._replica.view
@@ -315,11 +384,34 @@ class ServiceProcess:
                 "number": replica.component.number if replica.component else 0,
                 "members": list(view.members) if view else [],
             },
+            "quorum": _quorum(replica.quorum),
+            "versions": _versions(replica),
             "sessions": len(replica.sessions.open),
             "digest": replica.digest().hex() if view else "",
             "counters": counters,
             "machine": replica.machine.describe(),
         }
+
+
+def _quorum(quorum: Quorum) -> dict[str, Any]:
+    rules = quorum.rules
+    return {
+        "configured": quorum.configured,
+        "quorate": quorum.quorate,
+        "votes": quorum.votes,
+        "needed": rules.needed if quorum.configured else 0,
+        "expected": rules.expected_votes,
+    }
+
+
+def _versions(replica: Replica) -> dict[str, Any]:
+    """Return what the group speaks and what this process could, per protocol."""
+    return {
+        name: {"spoken": spoken, "newest": span.newest, "oldest": span.oldest}
+        for name, spoken, span in zip(
+            replica.offer._fields, replica.versions.spoken, replica.offer, strict=True
+        )
+    }
 
 
 def _access(config: NodeConfig) -> Access:

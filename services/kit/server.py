@@ -22,31 +22,22 @@ from openais.wire.port import Guarantee
 from openais.wire.session import RequestFlag
 from openais.wire.status import ONE_MILLISECOND_NS, Status
 from services.kit import entries
-from services.kit.group import Group, Queued
+from services.kit.effects import Now
+from services.kit.group import Group
 from services.kit.machine import Caller, Context, NodeId, Operation, Service, SessionId
-from services.kit.replica import Now, Replica
+from services.kit.replica import Replica
+from services.kit.requests import Key, Requests
+from services.kit.sessions import Record
 
 SESSION_GRACE_MS: Final = 5000
 BODY_OVERHEAD_MAX: Final = 4096  # bytes of a request beside its data
 HELD_MAX: Final = 65_536  # requests of all sessions of this node
 HELLOS_MAX: Final = 4096  # that wait for the replica
 ACKNOWLEDGE_EVERY: Final = 32  # notifications between two ordered acknowledgements
+STALE_MAX: Final = 4096  # sessions that ended without quorum; of older ones the reason is forgotten
+NO_QUORUM: Final = "this node is not in the quorate part of the cluster"
 
 _LOG = EventLog(__name__)
-
-Key = tuple[SessionId, int]
-
-
-@dataclass(slots=True)
-class _Held:
-    """A request without an answer yet."""
-
-    deadline_ns: int
-    entry: entries.Operation | None  # None: a read
-    guarantee: Guarantee
-    request: Any = None  # of a read, decoded
-    queued: Queued | None = None
-    left_before: bool = False  # it was on its way when a connection was lost
 
 
 @dataclass(slots=True)
@@ -107,7 +98,10 @@ class Server:
         self._clients: Final[dict[SessionId, int]] = {}
         self._hellos: Final[dict[int, wire.Hello]] = {}  # wait for the replica
         self._orphans: Final[dict[SessionId, _Orphan]] = {}
-        self._held: Final[dict[Key, _Held]] = {}
+        self._stale: Final[dict[SessionId, None]] = {}  # in order; clients may still ask for them
+        self._requests: Final = Requests(group.send)
+        self._reads: Final[dict[Key, Any]] = {}  # decoded
+        self._open: Final[set[Key]] = set()  # requests and reads without an answer
         self._deadlines: Final[list[tuple[int, Key]]] = []
         self._seen: Final[dict[SessionId, int]] = {}  # notifications acknowledged
         self._reads_next: Final[list[Key]] = []
@@ -182,6 +176,9 @@ class Server:
     def _attach(self, client: int, session: SessionId, hello: wire.Hello, now: Now) -> None:
         record = self.replica.sessions.open.get(session)
         known = record is not None and record.node_id == self.replica.me
+        if session in self._stale or not (known or self.replica.acts or hello.outlives_membership):
+            self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
+            return
         if not known and hello.resume and self.replica.serving:
             self._gone(client, Status.ERR_LIBRARY, "the session was lost")
             return
@@ -201,7 +198,7 @@ class Server:
         elif len(self._hellos) < HELLOS_MAX:
             self._hellos[client] = hello
             if not hello.resume:
-                self._group.send(entries.SessionOpened(session))
+                self._open_session(session, hello)
         else:
             self._gone(client, Status.ERR_TRY_AGAIN, f"{HELLOS_MAX} sessions wait to be opened")
         self._wall_ns = now.wall_ns
@@ -215,6 +212,19 @@ class Server:
         for serial, body in record.kept:
             if serial > hello.notified:
                 self._send(client, wire.Notify(serial, body))
+
+    def _open_session(self, session: SessionId, hello: wire.Hello) -> None:
+        self._group.send(entries.SessionOpened(session, hello.outlives_membership))
+
+    def stale(self, session: SessionId) -> None:
+        """A session of this node ended because there is no quorum: its handle is stale."""
+        self._stale[session] = None
+        if len(self._stale) > STALE_MAX:
+            del self._stale[next(iter(self._stale))]
+        self._forget(session)
+        client = self._clients.get(session)
+        if client is not None:
+            self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
 
     def opened(self, session: SessionId) -> None:
         """A session of this node is open on all replicas."""
@@ -231,7 +241,7 @@ class Server:
             elif hello.resume:
                 self._gone(client, Status.ERR_LIBRARY, "the session was lost")
             else:
-                self._group.send(entries.SessionOpened(session))
+                self._open_session(session, hello)
         for session in self.replica.sessions.of_node(self.replica.me):
             if session not in self._clients and session not in self._orphans:
                 self._orphans[session] = _Orphan(now.ns + SESSION_GRACE_MS * ONE_MILLISECOND_NS, -1)
@@ -244,15 +254,18 @@ class Server:
 
     def send_again(self) -> None:
         """Multicast everything unanswered again: the connection to totemd was lost on the way."""
-        for key in sorted(self._held):
-            held = self._held[key]
-            if held.entry is not None:
-                if held.queued is not None:
-                    held.left_before |= held.queued.sent
-                    held.queued.cancelled = True  # where it has not left yet
-                held.queued = self._group.send(held.entry, held.guarantee)
+        for session in self._requests.sessions():
+            self._send_again(session)
         if self._fence_open:
             self._group.send(entries.Fence(self._fence))
+
+    def _record(self, session: SessionId) -> Record | None:
+        return self.replica.sessions.open.get(session)
+
+    def _send_again(self, session: SessionId) -> None:
+        record = self._record(session)
+        if record is not None:
+            self._requests.send_again(session, record)
 
     def _orphan(self, session: SessionId, pid: int, now: Now) -> None:
         """A connection ended without a word: the process died, or will be back."""
@@ -276,13 +289,17 @@ class Server:
 
     def _end(self, session: SessionId, now: Now) -> None:
         """Close a session on all replicas."""
+        self._forget(session)
+        self._group.send(entries.SessionClosed(now.wall_ns, session))
+
+    def _forget(self, session: SessionId) -> None:
+        """Drop what this node holds of a session that ended."""
         self._adopt(session)
         self._seen.pop(session, None)
-        for key in [key for key in self._held if key[0] == session]:
-            held = self._held.pop(key)
-            if held.queued is not None:
-                held.queued.cancelled = True
-        self._group.send(entries.SessionClosed(now.wall_ns, session))
+        self._requests.ended(session)
+        for key in [key for key in self._open if key[0] == session]:
+            self._open.discard(key)
+            self._reads.pop(key, None)
 
     def _gone(self, client: int, status: Status, reason: str) -> None:
         self._send(client, wire.Gone(status, reason))
@@ -305,10 +322,10 @@ class Server:
             self.stats.requests_refused += 1
             self._reply(key, *refusal)
             return
-        if key in self._held:
+        if key in self._open:
             self.stats.requests_repeated += 1
             return
-        record = self.replica.sessions.open.get(session)
+        record = self._record(session)
         answer = record.answers.get(request.number) if record is not None else None
         if answer is not None:
             self.stats.requests_repeated += 1
@@ -323,9 +340,9 @@ class Server:
         entry = entries.Operation(
             self._wall_ns, session, request.number, request.acknowledged, request.body
         )
-        held = _Held(deadline_ns, entry, Guarantee.SAFE if safe else Guarantee.AGREED)
-        held.queued = self._group.send(entry, held.guarantee)
-        self._hold(key, held)
+        guarantee = Guarantee.SAFE if safe else Guarantee.AGREED
+        self._requests.add(session, entry, guarantee, record)
+        self._hold(key, deadline_ns)
 
     def _rule(self, request: wire.Request) -> tuple[Status, bytes] | None:
         if len(request.body) > self._body_size_max:
@@ -333,7 +350,7 @@ class Server:
             return Status.ERR_NO_RESOURCES, rule.encode()
         if request.timeout_ms <= 0 or request.number <= 0:
             return Status.ERR_INVALID_PARAM, b"timeout and number must be positive"
-        if len(self._held) >= HELD_MAX:
+        if len(self._open) >= HELD_MAX:
             return Status.ERR_TRY_AGAIN, b"too many requests wait in this service"
         try:
             tag = tag_of(request.body)
@@ -341,11 +358,20 @@ class Server:
             return Status.ERR_INVALID_PARAM, str(error).encode()
         if tag not in self._services:
             return Status.ERR_INVALID_PARAM, f"no operation {tag}".encode()
-        return None
+        return self._version_rule(tag)
 
-    def _hold(self, key: Key, held: _Held) -> None:
-        self._held[key] = held
-        heapq.heappush(self._deadlines, (held.deadline_ns, key))
+    def _version_rule(self, tag: int) -> tuple[Status, bytes] | None:
+        """Say why an operation has to wait until every member is upgraded."""
+        since = self.replica.machine.table.since(tag) or 1
+        spoken = self.replica.versions.spoken.service
+        if not spoken or since <= spoken:
+            return None
+        rule = f"came with version {since}; a member of the group speaks {spoken} only"
+        return Status.ERR_NOT_SUPPORTED, rule.encode()
+
+    def _hold(self, key: Key, deadline_ns: int) -> None:
+        self._open.add(key)
+        heapq.heappush(self._deadlines, (deadline_ns, key))
 
     def _read(self, key: Key, request: wire.Request, deadline_ns: int, now: Now) -> None:
         try:
@@ -354,25 +380,35 @@ class Server:
             self._reply(key, Status.ERR_INVALID_PARAM, str(error).encode())
             return
         self.stats.reads += 1
-        held = _Held(deadline_ns, None, Guarantee.AGREED, message)
         if request.flags & RequestFlag.LOCAL and self.replica.serving:
-            self._answer_read(key, held, now)
+            self._answer_read(key, message, now)
             return
-        self._hold(key, held)
+        self._reads[key] = message
+        self._hold(key, deadline_ns)
         self._reads_next.append(key)
 
-    def _answer_read(self, key: Key, held: _Held, now: Now) -> None:
+    def _answer_read(self, key: Key, message: Any, now: Now) -> None:
         replica = self.replica
         assert replica.view is not None
+        if not replica.acts:
+            self._refuse_without_quorum(key)
+            return
         caller = Caller(NodeId(replica.me), *key)
         context = Context(now.wall_ns, NodeId(replica.me), caller, replica.view)
-        answer = replica.machine.read(held.request, context)
+        answer = replica.machine.read(message, context)
         result = answer.result
         body = b"" if result is None else replica.machine.table.encode(result)
         self._reply(key, answer.status, body)
 
-    def fence(self) -> None:
-        """Send one fence for all reads that wait."""
+    def _refuse_without_quorum(self, key: Key) -> None:
+        record = self.replica.sessions.open.get(key[0])
+        status = Status.ERR_UNAVAILABLE if record is None else record.without_quorum
+        self._reply(key, status, NO_QUORUM.encode())
+
+    def order(self) -> None:
+        """Send the requests that could not go out before, and one fence for all reads that wait."""
+        for session in self._requests.unsent():
+            self._send_again(session)
         if self._reads_next and not self._fence_open and self._group.attached:
             self._fence += 1
             self._fence_open = True
@@ -387,14 +423,20 @@ class Server:
             return
         self._fence_open = False
         for key in self._reads_fenced:
-            held = self._held.pop(key, None)
-            if held is not None:
-                self._answer_read(key, held, now)
+            if key not in self._reads:
+                continue  # given up
+            record = self._record(key[0])
+            if record is not None and self._requests.unapplied_before(key, record):
+                self._reads_next.append(key)  # what this client asked before was dropped
+                continue
+            self._open.discard(key)
+            self._answer_read(key, self._reads.pop(key), now)
         self._reads_fenced = []
 
     def replied(self, key: Key, status: Status, body: bytes) -> None:
         """The replica has the answer of a request."""
-        self._held.pop(key, None)
+        self._requests.answered(key)
+        self._open.discard(key)
         self._reply(key, status, body)
 
     def _reply(self, key: Key, status: Status, body: bytes) -> None:
@@ -423,7 +465,7 @@ class Server:
     def wait_ns(self, now: Now) -> int | None:
         """Return in how many ns `expire` wants to be called; None: never."""
         waits = [orphan.deadline_ns - now.ns for orphan in self._orphans.values()]
-        while self._deadlines and self._deadlines[0][1] not in self._held:
+        while self._deadlines and self._deadlines[0][1] not in self._open:
             heapq.heappop(self._deadlines)
         if self._deadlines:
             waits.append(self._deadlines[0][0] - now.ns)
@@ -433,17 +475,16 @@ class Server:
         """Give up requests whose time is over."""
         while self._deadlines and self._deadlines[0][0] <= now.ns:
             _, key = heapq.heappop(self._deadlines)
-            held = self._held.pop(key, None)
-            if held is None:
+            if key not in self._open:
                 continue
+            self._open.discard(key)
+            self._reads.pop(key, None)
             self.stats.requests_late += 1
-            unsent = held.queued is None or not held.queued.sent
-            if unsent and not held.left_before:
-                if held.queued is not None:
-                    held.queued.cancelled = True
-                self._reply(key, Status.ERR_TRY_AGAIN, b"the cluster did not take it in time")
-            else:
+            request = self._requests.give_up(key)
+            if request is not None and request.left:
                 self._reply(key, Status.ERR_TIMEOUT, b"no agreement in time; it may come later")
+            else:
+                self._reply(key, Status.ERR_TRY_AGAIN, b"the cluster did not take it in time")
 
 
 def refusal(status: Status, rule: str) -> bytes:

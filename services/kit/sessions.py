@@ -1,7 +1,8 @@
 """Replicated sessions: who waits, what was answered, what was notified. Pure.
 
 A request is applied at most once because every replica remembers which numbers it applied and what
-the answers were, until the client says that it has them.
+the answers were, until the client says that it has them. Requests of one session are applied in
+the order of their numbers: none while one before it is missing, none after one behind it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final
 
 from openais.wire.codec import DecodeError, pack_state, unpack_state
@@ -24,33 +26,71 @@ PARKED: Final = b""  # names the object of the parked sessions
 Answered = tuple[Status, bytes]
 
 
+class Place(Enum):
+    """Where a request stands among those of its session."""
+
+    NEXT = "next"  # to be applied now
+    AGAIN = "again"  # applied, and withdrawn when its node went: to be applied again
+    KNOWN = "known"  # applied, or passed over for good
+    EARLY = "early"  # one before it is missing
+
+
 @dataclass(slots=True)
 class Record:
-    """One session. ``answers``: number -> answer; None while the answer is still to come."""
+    """One session."""
 
     node_id: NodeId
+    newest: int = 0  # request applied last; one with a lower number is not applied any more
     acknowledged: int = 0
-    answers: dict[int, Answered | None] = field(default_factory=dict)
+    waiting: dict[int, None] = field(default_factory=dict)  # applied, the answer is still to come
+    again: dict[int, None] = field(default_factory=dict)
+    answers: dict[int, Answered] = field(default_factory=dict)  # oldest first
     serial: int = 0  # of the last notification
     notified: int = 0  # the client has seen so many
     kept: list[tuple[int, bytes]] = field(default_factory=list)
+    outlives_membership: bool = False  # it does not go stale without quorum
 
-    def seen(self, number: int) -> bool:
-        """True: the request was applied."""
-        return number <= self.acknowledged or number in self.answers
+    @property
+    def without_quorum(self) -> Status:
+        """Return what a request without quorum is answered."""
+        return Status.ERR_TRY_AGAIN if self.outlives_membership else Status.ERR_UNAVAILABLE
+
+    def place(self, number: int, after: int) -> Place:
+        """Return whether a request is to be applied."""
+        if number in self.again:
+            return Place.AGAIN
+        if number <= self.newest:
+            return Place.KNOWN
+        return Place.NEXT if after <= self.newest else Place.EARLY
 
     def acknowledge(self, number: int) -> None:
         """Forget answers that the client has."""
         if number > self.acknowledged:
             self.acknowledged = number
-            for old in [n for n in self.answers if n <= number and self.answers[n] is not None]:
+            for old in [n for n in self.answers if n <= number]:
                 del self.answers[old]
+            self.again = {n: None for n in self.again if n > number}
 
     def begin(self, number: int) -> None:
         """Remember that a request is applied now."""
-        self.answers[number] = None
-        while len(self.answers) > ANSWERS_MAX:
-            del self.answers[min(self.answers)]
+        self.again.pop(number, None)
+        self.newest = max(self.newest, number)
+        self.waiting[number] = None
+
+    def answer(self, number: int, answered: Answered) -> bool:
+        """Remember an answer; False: nobody waits for it.
+
+        Only the oldest are forgotten unasked: a client that has fewer than REQUESTS_OUTSTANDING_MAX
+        requests on the way has received them.
+        """
+        if number not in self.waiting:
+            return False
+        del self.waiting[number]
+        if number > self.acknowledged:
+            self.answers[number] = answered
+            if len(self.answers) > ANSWERS_MAX:
+                del self.answers[next(iter(self.answers))]
+        return True
 
     def notify(self, body: bytes) -> int:
         """Keep a notification; return its serial."""
@@ -67,23 +107,34 @@ class Record:
 
     def values(self) -> list[Any]:
         """Return the record as plain values."""
-        answers = [
-            [number, *(answer if answer is not None else ())]
-            for number, answer in sorted(self.answers.items())
+        return [
+            self.node_id,
+            self.acknowledged,
+            [[number, status, body] for number, (status, body) in self.answers.items()],
+            self.serial,
+            self.notified,
+            [list(item) for item in self.kept],
+            self.newest,
+            sorted(self.waiting),
+            sorted(self.again),
+            self.outlives_membership,
         ]
-        kept = [list(item) for item in self.kept]
-        return [self.node_id, self.acknowledged, answers, self.serial, self.notified, kept]
 
 
 def _record(values: list[Any]) -> Record:
-    node_id, acknowledged, answers, serial, notified, kept = values
+    node_id, acknowledged, answers, serial, notified, kept, *more = values
+    newest, waiting, again, outlives_membership = more
     return Record(
-        NodeId(node_id),
-        acknowledged,
-        {a[0]: (Status(a[1]), a[2]) if len(a) > 1 else None for a in answers},
-        serial,
-        notified,
-        [(item[0], item[1]) for item in kept],
+        node_id=NodeId(node_id),
+        newest=newest,
+        acknowledged=acknowledged,
+        waiting=dict.fromkeys(waiting),
+        again=dict.fromkeys(again),
+        answers={number: (Status(status), body) for number, status, body in answers},
+        serial=serial,
+        notified=notified,
+        kept=[(item[0], item[1]) for item in kept],
+        outlives_membership=outlives_membership,
     )
 
 
@@ -106,12 +157,14 @@ class Sessions:
         """Return the open sessions of a node, sorted."""
         return tuple(sorted(s for s, record in self.open.items() if record.node_id == node_id))
 
-    def opened(self, session: SessionId, node_id: NodeId) -> bool:
+    def opened(
+        self, session: SessionId, node_id: NodeId, *, outlives_membership: bool = False
+    ) -> bool:
         """Open a session; False: it is open, at this node or another."""
         if session in self.open:
             return False
         self.objects.touch(session)
-        self.open[session] = Record(node_id)
+        self.open[session] = Record(node_id, outlives_membership=outlives_membership)
         return True
 
     def closed(self, session: SessionId) -> None:
@@ -140,10 +193,9 @@ class Sessions:
             self.objects.touch(PARKED)
             parked = self._parked.pop(session, None)
             if parked is not None:
-                record.answers = {
-                    **record.answers,
-                    **{n: a for n, a in parked.answers.items() if n > record.acknowledged},
-                }
+                _join(record, parked)
+            record.again |= record.waiting
+            record.waiting = {}
             self.open[session] = record
 
     def pack(self, sessions: tuple[SessionId, ...]) -> bytes:
@@ -187,6 +239,21 @@ class Sessions:
         for record in self.open.values():
             assert all(serial <= record.serial for serial, _ in record.kept)
             assert len(record.answers) <= ANSWERS_MAX
+            assert not set(record.waiting) & (set(record.again) | set(record.answers))
+            assert all(number <= record.newest for number in (*record.waiting, *record.answers))
+
+
+def _join(record: Record, parked: Record) -> None:
+    """Add to a session's record what others remember of it."""
+    record.newest = max(record.newest, parked.newest)
+    record.again |= dict.fromkeys((*parked.waiting, *parked.again))
+    missed = {n: a for n, a in parked.answers.items() if n > record.acknowledged}
+    record.answers = {**record.answers, **missed}
+    for number in record.answers:
+        record.waiting.pop(number, None)
+        record.again.pop(number, None)
+    while len(record.answers) > ANSWERS_MAX:
+        del record.answers[next(iter(record.answers))]
 
 
 def unpack_sessions(packed: bytes) -> list[tuple[SessionId, list[Any]]]:

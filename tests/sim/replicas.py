@@ -13,24 +13,109 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openais.wire.codec import pack_bundle
-from openais.wire.port import Change, Delivered, Member, Reason, RingId, View
+from openais.wire.port import Change, Delivered, Guarantee, Member, Reason, RingId, View
 from services.kit import entries
-from services.kit.machine import Machine
-from services.kit.replica import (
+from services.kit.effects import (
     Dropped,
     FencePassed,
+    LeftOut,
     Moved,
     Now,
     Opened,
     Rejoin,
-    Replica,
     Replied,
     Send,
+    Stale,
     State,
     Told,
 )
+from services.kit.machine import Machine, SessionId
+from services.kit.quorum import NO_QUORUM, Ballot
+from services.kit.replica import Replica
+from services.kit.requests import Requests
 
 SECOND = 1_000_000_000
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """An entry that waits for the ring."""
+
+    entry: Any
+    sent: bool = False
+    cancelled: bool = False
+
+
+class Client:
+    """A client that has many requests on the way, and its service's side of them."""
+
+    def __init__(self, host: Host, session: SessionId) -> None:
+        self._host = host
+        self.session = session
+        self.number = 0
+        self.pending: dict[int, entries.Operation] = {}
+        self.answered: dict[int, Replied] = {}
+        self._acknowledged = 0
+        self.requests = Requests(self._send)
+
+    def _send(self, entry: entries.Operation, _guarantee: Guarantee) -> Outgoing:
+        outgoing = Outgoing(entry)
+        self._host.outbox.append(outgoing)
+        return outgoing
+
+    def ask(self, now_ns: int, body: bytes) -> int:
+        """Send one more request."""
+        self.number += 1
+        entry = entries.Operation(now_ns, self.session, self.number, self._acknowledged, body)
+        self.pending[self.number] = entry
+        self._request(entry)
+        return self.number
+
+    def _request(self, entry: entries.Operation) -> None:
+        record = self._host.replica.sessions.open.get(self.session)
+        answer = record.answers.get(entry.number) if record is not None else None
+        if answer is not None:
+            self.replied(Replied(self.session, entry.number, *answer))
+        elif (self.session, entry.number) not in self.requests:
+            self.requests.add(self.session, entry, Guarantee.AGREED, record)
+            self._order()
+
+    def _order(self) -> None:
+        record = self._host.replica.sessions.open.get(self.session)
+        if record is not None and self.requests.unsent():
+            self.requests.send_again(self.session, record)
+
+    def give_up(self, number: int) -> None:
+        """Wait no longer for a request."""
+        if self.pending.pop(number, None) is not None:
+            self.requests.give_up((self.session, number))
+            self._order()
+
+    def replied(self, reply: Replied) -> None:
+        """Take an answer."""
+        self.requests.answered((self.session, reply.number))
+        if self.pending.pop(reply.number, None) is None:
+            return
+        self.answered[reply.number] = reply
+        while self._acknowledged + 1 in self.answered:
+            self._acknowledged += 1
+
+    def service_died(self) -> None:
+        """The service forgets what it held; `connected` follows."""
+        self.requests = Requests(self._send)
+
+    def connected(self) -> None:
+        """The client has a new connection: it asks again what has no answer."""
+        for entry in list(self.pending.values()):
+            self._request(entry)
+
+    def serve(self, *, again: bool) -> None:
+        """The service serves."""
+        record = self._host.replica.sessions.open.get(self.session)
+        assert record is not None, "the session was lost"
+        if again:
+            self.requests.send_again(self.session, record)
+        self._order()
 
 
 @dataclass(slots=True)
@@ -44,10 +129,13 @@ class Host:
     outbox: deque[Any] = field(default_factory=deque)
     replies: list[Replied] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
-    opened: list[Opened] = field(default_factory=list)
     fences: list[int] = field(default_factory=list)
     rejoins: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    stale: list[SessionId] = field(default_factory=list)
     down: bool = False
+    client: Client | None = None
+    again: bool = False  # when live, what has no answer must be sent again
 
 
 class Stage:
@@ -55,10 +143,12 @@ class Stage:
 
     Args:
         machine: makes a fresh machine for a node.
+        ballot: of every node.
     """
 
-    def __init__(self, machine: Callable[[int], Machine]) -> None:
+    def __init__(self, machine: Callable[[int], Machine], ballot: Ballot = NO_QUORUM) -> None:
         self._machine = machine
+        self._ballot = ballot
         self.hosts: dict[int, Host] = {}
         self.rings: list[list[int]] = []
         self.now_ns = SECOND
@@ -73,7 +163,7 @@ class Stage:
 
     def join(self, node_id: int, with_nodes: list[int] | None = None) -> Host:
         """A new process attaches; its ring may be that of others."""
-        host = Host(node_id, Replica(node_id, self._machine(node_id)))
+        host = Host(node_id, self._replica(node_id))
         self.hosts[node_id] = host
         ring = self._ring_of(with_nodes[0]) if with_nodes else []
         if not ring:
@@ -81,6 +171,22 @@ class Stage:
         ring.append(node_id)
         self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
         return host
+
+    def _replica(self, node_id: int) -> Replica:
+        return Replica(node_id, self._machine(node_id), self._ballot)
+
+    def rejoin(self, node_id: int) -> None:
+        """A process detaches and joins its ring as a new member, without memory."""
+        host = self.hosts[node_id]
+        ring = self._ring_of(node_id)
+        others = [n for n in ring if n != node_id]
+        self._view(ring, [], [(node_id, Reason.LEAVE)], only=others, members=others)
+        host.log.clear()
+        host.outbox.clear()
+        host.snapshot = None
+        host.down = False
+        host.replica = self._replica(node_id)
+        self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
 
     def _ring_of(self, node_id: int) -> list[int]:
         return next(ring for ring in self.rings if node_id in ring)
@@ -140,16 +246,34 @@ class Stage:
                     host.outbox.append(entry)
                 case Replied():
                     host.replies.append(effect)
+                    if host.client is not None:
+                        host.client.replied(effect)
                 case Told():
                     host.told.append(effect)
-                case Opened():
-                    host.opened.append(effect)
+                case Rejoin() | LeftOut() | Stale():
+                    self._note(host, effect)
                 case FencePassed(number):
                     host.fences.append(number)
-                case Rejoin(rule):
-                    host.rejoins.append(rule)
+                case Dropped():
+                    host.again = True
+                case Moved(_, State.LIVE):
+                    self._serve(host)
                 case _:
-                    assert isinstance(effect, Moved | Dropped)
+                    assert isinstance(effect, Moved | Opened)
+
+    def _note(self, host: Host, effect: Rejoin | LeftOut | Stale) -> None:
+        match effect:
+            case Rejoin(rule):
+                host.rejoins.append(rule)
+            case LeftOut(rule):
+                host.left_out.append(rule)
+            case Stale(session):
+                host.stale.append(session)
+
+    def _serve(self, host: Host) -> None:
+        if host.client is not None and host.replica.serving:
+            host.client.serve(again=host.again)
+            host.again = False
 
     def send(self, node_id: int, entry: Any) -> None:
         """Let a node's service multicast an entry."""
@@ -160,7 +284,13 @@ class Stage:
         host = self.hosts[node_id]
         if not host.outbox:
             return False
-        payload = pack_bundle([entries.TABLE.encode(host.outbox.popleft())])
+        entry = host.outbox.popleft()
+        if isinstance(entry, Outgoing):
+            if entry.cancelled:
+                return True
+            entry.sent = True
+            entry = entry.entry
+        payload = pack_bundle([entries.TABLE.encode(entry)])
         for member in self._ring_of(node_id):
             self._push(self.hosts[member], Delivered(0, node_id, 0, payload))
         return True
@@ -188,12 +318,16 @@ class Stage:
         host = self.hosts[node_id]
         host.down = True
         host.outbox.clear()
+        if host.client is not None:
+            host.client.service_died()
 
     def restart(self, node_id: int) -> None:
         """Start the service again within its grace: snapshot, then replay."""
         host = self.hosts[node_id]
-        host.replica = Replica(node_id, self._machine(node_id))
+        host.replica = self._replica(node_id)
         host.down = False
+        if host.client is not None:
+            host.client.connected()
         index = 0
         if host.snapshot is not None:
             data, index = host.snapshot
@@ -202,7 +336,9 @@ class Stage:
         for event in host.log:
             if event.index > index:
                 self._feed(host, event)
+        host.again = True
         self.perform(host, host.replica.caught_up(self.now()))
+        self._serve(host)
 
     def take_snapshot(self, node_id: int) -> bool:
         """Make a snapshot if the replica is settled."""
@@ -255,6 +391,7 @@ class Stage:
             self._view(ring, [], [(node_id, Reason.NODEDOWN)], only=others, members=others)
         host.log.clear()
         host.outbox.clear()
+        host.again = True
         self.perform(host, host.replica.reattached(self.now()))
         host.snapshot = (host.replica.dump(), 0) if host.replica.view is not None else None
         self._ring_seq += 4

@@ -76,6 +76,10 @@ class Toy:
         self.waiting: list[tuple[int, bytes, int, bytes]] = []
         self.deadlines: dict[bytes, int] = {}
         self.views: list[tuple[int, ...]] = []
+        self.order: dict[SessionId, list[int]] = {}  # numbers of the requests that added
+
+    def speak(self, version: int) -> None:
+        """Do nothing: there is one version."""
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         self.objects.touch(REST)
@@ -97,6 +101,7 @@ class Toy:
         self.deleted.pop(operation.name, None)
         value = self.counters[operation.name] = self.counters.get(operation.name, 0) + 1
         self.owners[caller.session] = self.owners.get(caller.session, 0) + 1
+        self.order.setdefault(caller.session, []).append(caller.number)
         if operation.name.startswith(b"short"):
             self.deadlines[operation.name] = context.now_ns + 1_000_000_000
         effects: list[Effect] = [Answer(caller, Status.OK, Value(value))]
@@ -115,6 +120,7 @@ class Toy:
     def session_closed(self, session: SessionId, context: Context) -> list[Effect]:
         self.objects.touch(REST)
         self.owners.pop(session, None)
+        self.order.pop(session, None)
         self.waiting = [w for w in self.waiting if w[1] != session]
         return []
 
@@ -153,6 +159,7 @@ class Toy:
                     [list(w) for w in self.waiting],
                     [list(v) for v in self.views],
                     list(self.deleted),
+                    sorted([s, v] for s, v in self.order.items()),
                 ]
             )
         ]
@@ -161,7 +168,8 @@ class Toy:
         for name, data in changes.items():
             self.objects.touch(name)
             if name == REST:
-                owners, waiting, views, deleted = unpack_state(data or b"")
+                owners, waiting, views, deleted, order = unpack_state(data or b"")
+                self.order = {SessionId(s): v for s, v in order}
                 self.owners = {SessionId(s): v for s, v in owners}
                 self.waiting = [(w[0], w[1], w[2], w[3]) for w in waiting]
                 self.views = [tuple(v) for v in views]
@@ -185,6 +193,10 @@ class Toy:
 
     def check(self) -> None:
         assert all(v > 0 for v in self.counters.values())
+        for numbers in self.order.values():
+            assert numbers == sorted(set(numbers)), (
+                f"a session's requests were reordered: {numbers}"
+            )
 
     def describe(self) -> dict[str, int]:
         return {"counters": len(self.counters)}

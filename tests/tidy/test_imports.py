@@ -69,6 +69,7 @@ PURE = (
     "totemd.protocol",
     "services.kit.machine",
     "services.kit.replica",
+    "services.kit.requests",
     "services.kit.sessions",
     "services.kit.entries",
     "services.kit.memory",

@@ -9,9 +9,9 @@ import pytest
 from openais.wire.port import Reason
 from openais.wire.status import Status
 from services.kit import entries
+from services.kit.effects import State
 from services.kit.machine import NodeId, SessionId
-from services.kit.replica import State
-from tests.sim.replicas import SECOND, Stage
+from tests.sim.replicas import SECOND, Client, Stage
 from tests.sim.toy import TABLE, Add, Break, Toy, Value, Wait
 
 
@@ -374,6 +374,31 @@ def test_random_faults_end_in_one_state_and_no_request_counts_twice(seed: int) -
     numbers = dict.fromkeys(made.hosts, 0)
     for _ in range(60):
         _random_step(made, rng, numbers)
+    _settle(made)
+    for host in made.hosts.values():
+        answered = [(r.session, r.number, r.body) for r in host.replies if r.status is Status.OK]
+        per_request = {(s, n) for s, n, _ in answered}
+        assert len(per_request) == len(set(answered)), "a request was applied twice"
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_requests_on_the_way_keep_their_order_whatever_happens_between_them(seed: int) -> None:
+    # Danger: what waits for a meeting that is cut short is dropped, what was sent behind it is not.
+    rng = random.Random(seed)
+    made = stage(rng.randint(1, 4))
+    for host in made.hosts.values():
+        host.client = Client(host, session(host.node_id))
+    for _ in range(120):
+        _random_step_of_clients(made, rng)
+    _settle(made)
+    for host in made.hosts.values():
+        assert host.client is not None
+        assert not host.client.pending, "a request is never answered"
+        assert {r.status for r in host.client.answered.values()} <= {Status.OK}
+
+
+def _settle(made: Stage) -> None:
+    """Let faults end and everything come to rest in one state."""
     for node_id, host in made.hosts.items():
         if host.down and any(node_id in ring for ring in made.rings):
             made.restart(node_id)
@@ -384,20 +409,34 @@ def test_random_faults_end_in_one_state_and_no_request_counts_twice(seed: int) -
         made.wait(3 * SECOND)
     assert made.live()
     assert len(made.digests()) == 1
-    for host in made.hosts.values():
-        answered = [(r.session, r.number, r.body) for r in host.replies if r.status is Status.OK]
-        per_request = {(s, n) for s, n, _ in answered}
-        assert len(per_request) == len(set(answered)), "a request was applied twice"
 
 
-def _random_step(made: Stage, rng: random.Random, numbers: dict[int, int]) -> None:
+def _random_step_of_clients(made: Stage, rng: random.Random) -> None:
+    node_id = rng.choice(sorted(made.hosts))
+    host = made.hosts[node_id]
+    client = host.client
+    assert client is not None
+    dice = rng.random()
+    if not host.down and dice < 0.4:
+        for _ in range(rng.randint(1, 4)):
+            body = TABLE.encode(Add(b"%d-%d" % (node_id, client.number)))
+            client.ask(made.now().wall_ns, body)
+    elif not host.down and dice < 0.43 and client.pending:
+        client.give_up(rng.choice(sorted(client.pending)))
+    elif not host.down and dice < 0.46:
+        made.restart_ring_process(node_id)
+    else:
+        _random_step(made, rng, None)
+
+
+def _random_step(made: Stage, rng: random.Random, numbers: dict[int, int] | None) -> None:
     node_id = rng.choice(sorted(made.hosts))
     host = made.hosts[node_id]
     dice = rng.random()
     if host.down:
         if dice < 0.3:
             made.restart(node_id)
-    elif dice < 0.5:
+    elif dice < 0.5 and numbers is not None:
         numbers[node_id] += 1
         add(made, node_id, numbers[node_id], b"%d-%d" % (node_id, numbers[node_id]))
     elif dice < 0.8:
