@@ -12,7 +12,7 @@ NAME = re.compile(r"^(?:async )?def test_([a-z]+)((?:_\d+)+)_[a-z]\w*\(", re.MUL
 WITHOUT_A_TEST = {"C", "open"}
 
 
-def tested() -> set[tuple[str, int]]:
+def with_a_test() -> set[tuple[str, int]]:
     """Return the (list, number) that the names of conformance tests begin with."""
     return {
         (found[1], int(number))
@@ -24,7 +24,7 @@ def tested() -> set[tuple[str, int]]:
 
 def test_every_statement_has_a_test_of_its_id_and_every_such_test_a_statement() -> None:
     rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
-    there = tested()
+    there = with_a_test()
     ids = [(of.lower(), int(number)) for of, number, _, _ in rows]
     assert len(ids) == len(set(ids)), "an id stands twice"
     shown = {i for i, row in zip(ids, rows, strict=True) if row[3] not in WITHOUT_A_TEST}
