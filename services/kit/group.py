@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from openais.node import bundles
 from openais.node.paths import socket_path
-from openais.node.poller import Poller, readable
+from openais.node.poller import Poller, monitored, readable
 from openais.wire import port
 from openais.wire.codec import Buffer, DecodeError, pack_bundle
 from openais.wire.port import Guarantee
@@ -143,7 +142,7 @@ class Group:
             received.append(Lost(self._refused))
             return received
         if not self._more and self._monitor is not None and self._take(self._monitor):
-            parse_monitor_message(self._monitor.recv_multipart())
+            monitored(self._monitor)
             received.append(Lost())
         return received
 

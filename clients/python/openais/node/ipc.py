@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from openais.node import bundles
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from openais.node.paths import SocketPathError, socket_path
-from openais.node.poller import Poller, readable
+from openais.node.poller import Poller, monitored, readable
 from openais.wire.codec import Buffer, DecodeError, unpack_frames
 from openais.wire.status import Status
 
@@ -296,8 +295,7 @@ class IpcServer:
 
     def _read_monitor(self) -> None:
         while readable(self._monitor):
-            event = parse_monitor_message(self._monitor.recv_multipart())
-            self._disconnected.append(int(event["value"]))
+            self._disconnected.append(monitored(self._monitor))
 
     def _close_disconnected(self) -> None:
         for descriptor in self._disconnected:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import select
+import struct
 from typing import Final, TypeAlias
 
 import zmq
 
 _POLLIN: Final = int(zmq.POLLIN)  # the operators of enumerations are slow
+
+_EVENT: Final = struct.Struct("=Hi")  # of a monitor: kind, descriptor
 
 Item: TypeAlias = "int | zmq.Socket[bytes]"
 
@@ -78,3 +81,12 @@ class Poller:
 def readable(socket: zmq.Socket[bytes]) -> bool:
     """Return whether there is something to receive; quiets the socket's descriptor."""
     return bool(int(socket.get(zmq.EVENTS)) & _POLLIN)
+
+
+def monitored(monitor: zmq.Socket[bytes]) -> int:
+    """Receive one event of a socket's monitor; return the descriptor that it is of.
+
+    What ZeroMQ's own module for it imports takes a fifth of the start of a service.
+    """
+    descriptor: int = _EVENT.unpack(monitor.recv_multipart()[0])[1]
+    return descriptor
