@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Attributes, Level, SectionState
-from openais.wire.codec import DecodeError, pack_state, unpack_state
+from openais.wire.codec import Buffer, DecodeError, pack_state, unpack_state
 from services.ckpt import watches
 from services.ckpt.checkpoint import Checkpoint, Opening, Section
 from services.ckpt.watches import OpenKey
@@ -81,7 +81,7 @@ class Tombstones:
         """Return everything as plain values."""
         return [[uid, at_ns] for uid, at_ns in self._deleted.items()]
 
-    def load(self, rest: bytes) -> tuple[int, list[SessionId]]:
+    def load(self, rest: Buffer) -> tuple[int, list[SessionId]]:
         """Take up what `dump_rest` packed; return the counter of uids and who tracks.
 
         Raises:
@@ -149,7 +149,7 @@ def _gathered(datas: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(small)
 
 
-def load(data: bytes) -> Checkpoint:
+def load(data: Buffer) -> Checkpoint:
     """Build a checkpoint from what `dump` returned, joined.
 
     Raises:
@@ -184,10 +184,10 @@ def load(data: bytes) -> Checkpoint:
         raise DecodeError(f"checkpoint: {error}") from error
 
 
-def _sections(metas: list[Any], data: bytes, begin: int) -> dict[bytes, Section]:
+def _sections(metas: list[Any], data: Buffer, begin: int) -> dict[bytes, Section]:
     sections: dict[bytes, Section] = {}
     for i, size, expiration, update, version, state in metas:
-        part = data[begin : begin + size]
+        part = bytes(data[begin : begin + size])
         sections[i] = Section(part, expiration, update, version, SectionState(state))
         begin += size
     if begin != len(data):
