@@ -24,7 +24,7 @@ from openais.wire.clm import (
     Response,
     TrackFlags,
 )
-from openais.wire.codec import DecodeError
+from openais.wire.codec import Buffer, DecodeError
 from openais.wire.status import TIME_UNKNOWN, Status
 from services.clm import snapshot
 from services.clm.administration import (
@@ -629,7 +629,7 @@ class Membership:
         )
         return [snapshot.TABLE.encode(state, self._version)]
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         """Replace the whole state by a dumped one.
 
         Raises:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from openais import errors, membership
 from openais.errors import AisError
 from openais.handle import CallbackQueue, DispatchFlags
+from openais.levels import Version, negotiate
 from openais.membership import (
     ClusterNode,
     NodeAddress,
@@ -58,17 +59,11 @@ __all__ = [
     "TrackFlags",
 ]
 
-LevelName = Literal["B.01", "B.02", "B.03", "B.04"]
 NodeGetCallback = Callable[[int, ClusterNode | None, Status], None]
 TrackCallback = Callable[[NotificationBuffer, int, Status], None]
 EvictionCallback = Callable[[int, AdminOperation], None]
 
-LEVELS: Final = {
-    "B.01": Level.B_01,
-    "B.02": Level.B_02,
-    "B.03": Level.B_03,
-    "B.04": Level.B_04,
-}
+SERVED: Final = Version("B", 4, 1)
 CALLBACKS_WAITING_MAX: Final = NOTIFICATIONS_KEPT_MAX  # track callbacks; more become one
 ADMINISTRATION_TIMEOUT_NS: Final = 90 * ONE_SECOND_NS  # longer than a node waits for its users
 
@@ -80,11 +75,9 @@ def level_of(name: str) -> Level:
     """Return the level of a name like ``B.04``.
 
     Raises:
-        VersionError: unknown.
+        VersionError: not served; its ``detail`` is the version that is.
     """
-    if name not in LEVELS:
-        raise errors.VersionError("clm.open", f'level "{name}", known: {", ".join(LEVELS)}')
-    return LEVELS[name]
+    return Level(negotiate("clm.open", name, SERVED))
 
 
 def check_flags(flags: int, level: Level) -> None:
@@ -172,7 +165,7 @@ class Client:
         track_callback: TrackCallback | None = None,
         eviction_callback: EvictionCallback | None = None,
         *,
-        level: LevelName = "B.04",
+        level: str = "B.04",
         run_dir: Path | str | None = None,
     ) -> None:
         self._level: Final = level_of(level)
@@ -396,15 +389,27 @@ class Client:
             AisError: ERR_NO_OP, ERR_BUSY, ERR_NOT_EXIST, ERR_FAILED_OPERATION, ERR_REPAIR_PENDING,
                 ERR_NOT_SUPPORTED, ERR_UNAVAILABLE; ERR_TIMEOUT: it goes on all the same.
         """
+        self._session.check("administer")
         check_administer(self._level, node_id)
         asked = wire.Administer(operation, node_id)
         self._session.call(operation.name.lower(), asked, timeout_ns=timeout_ns)
 
     def nodes(self) -> Nodes:
         """Return every known node with its administrative state."""
+        self._session.check("nodes")
         check_administer(self._level, LOCAL_NODE_ID)
         found: Nodes = self._session.call("nodes", wire.NodesGet())
         return found
+
+    @property
+    def level(self) -> Level:
+        """Which edition of the specification the handle follows."""
+        return self._level
+
+    @property
+    def version(self) -> Version:
+        """The version that is served, whatever level was asked for."""
+        return SERVED
 
     @property
     def local_node(self) -> int:

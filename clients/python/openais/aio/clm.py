@@ -11,7 +11,6 @@ from openais import errors, membership
 from openais.aio.session import AsyncSession
 from openais.clm import (
     ADMINISTRATION_TIMEOUT_NS,
-    LevelName,
     check_administer,
     check_flags,
     check_node_get,
@@ -38,7 +37,7 @@ VIEWS_WAITING_MAX: Final = 64  # more are told as one change
 class Client:
     """A handle of the membership service. Use with ``async with``; see `openais.clm.Client`."""
 
-    def __init__(self, *, level: LevelName = "B.04", run_dir: Path | str | None = None) -> None:
+    def __init__(self, *, level: str = "B.04", run_dir: Path | str | None = None) -> None:
         self._level: Final = level_of(level)
         self._views: Final[asyncio.Queue[wire.Membership | wire.Step | None]] = asyncio.Queue()
         self._session: Final = AsyncSession(
@@ -48,10 +47,13 @@ class Client:
     async def __aenter__(self) -> Client:
         """Open."""
         await self._session.open()
-        if self._level >= Level.B_03:
-            await self._session.call(
-                "open", wire.MembershipGet(self._level), flags=RequestFlag.LOCAL
-            )
+        try:
+            if self._level >= Level.B_03:
+                asked = wire.MembershipGet(self._level)
+                await self._session.call("open", asked, flags=RequestFlag.LOCAL)
+        except errors.AisError:
+            self.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -71,6 +73,7 @@ class Client:
         self, node_id: int = LOCAL_NODE_ID, timeout_ns: int = CALL_TIMEOUT_NS
     ) -> ClusterNode:
         """Return one node of the present view."""
+        self._session.session.check("node_get")
         check_node_get(node_id, timeout_ns)
         node = await self._session.call(
             "node_get", wire.NodeGet(node_id, self._level), timeout_ns=timeout_ns
@@ -87,6 +90,7 @@ class Client:
         self, flags: TrackFlags | int = TrackFlags.CURRENT | TrackFlags.CHANGES
     ) -> AsyncIterator[NotificationBuffer]:
         """Iterate over the membership: now, with CURRENT, then each change. One at a time."""
+        self._session.session.check("watch")
         check_flags(flags, self._level)
         told: wire.Membership = await self._session.call(
             "track", wire.Track(int(flags), self._level)
@@ -111,6 +115,7 @@ class Client:
 
     async def response(self, invocation: int, answer: Response | Status) -> None:
         """Answer a step; see `openais.clm.Client.response`."""
+        self._session.session.check("response")
         response = check_response(self._level, invocation, answer)
         await self._session.call("response", wire.Respond(invocation, response))
 
@@ -121,12 +126,14 @@ class Client:
         timeout_ns: int = ADMINISTRATION_TIMEOUT_NS,
     ) -> None:
         """Lock, unlock, shut down, remove or reset a node; see `openais.clm.Client.administer`."""
+        self._session.session.check("administer")
         check_administer(self._level, node_id)
         asked = wire.Administer(operation, node_id)
         await self._session.call(operation.name.lower(), asked, timeout_ns=timeout_ns)
 
     async def nodes(self) -> Nodes:
         """Return every known node with its administrative state."""
+        self._session.session.check("nodes")
         check_administer(self._level, LOCAL_NODE_ID)
         found: Nodes = await self._session.call("nodes", wire.NodesGet())
         return found
