@@ -27,6 +27,7 @@ RECONNECT_MAX_MS: Final = 200
 ITEM_OVERHEAD: Final = 5  # bytes an entry costs in its bundle
 PAYLOAD_SIZE_MAX: Final = port.MULTICAST_SIZE_MAX - 64
 FRAGMENT_SIZE: Final = 256 << 10
+BULK_QUEUED_MAX: Final = 4  # pieces of a state that wait for the window
 MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
 
 
@@ -132,6 +133,11 @@ class Group:
         """Entries that wait for the window."""
         return len(self._queue) + len(self._bulk)
 
+    @property
+    def bulk_room(self) -> bool:
+        """True: the next piece of a state may be queued."""
+        return self.attached and len(self._bulk) < BULK_QUEUED_MAX
+
     def receive(self) -> list[Any]:
         """Return the messages of totemd that have come; `Lost` where the connection ended."""
         received: list[Any] = []
@@ -211,13 +217,14 @@ class Group:
         self._controls.append(port.TABLE.encode(message))
 
     def flush(self) -> None:
-        """Send what the window lets out; others before bulk."""
+        """Send what the window lets out; others before bulk, which gets half of it at most."""
         if self._socket is None:
             return
         out: list[Buffer] = [*self._controls]
         self._controls.clear()
-        for queue in (self._queue, self._bulk):
-            while queue and self._has_window():
+        messages, size = self._window
+        for queue, part in ((self._queue, 1), (self._bulk, 2)):
+            while queue and self._has_window(messages // part, size // part):
                 message = self._next(queue)
                 if message is not None:
                     port.TABLE.put(message, out)
@@ -225,18 +232,18 @@ class Group:
             bundles.send(self._socket, out)
             self._use()
 
-    def _has_window(self) -> bool:
-        messages, size = self._window
+    def _has_window(self, messages: int, size: int) -> bool:
         if len(self._in_flight) >= messages:
             return False
         return not self._in_flight or self._in_flight_bytes + PAYLOAD_SIZE_MAX <= size
 
     def _next(self, queue: deque[Queued]) -> port.Multicast | None:
         guarantee = queue[0].guarantee
+        limit = PAYLOAD_SIZE_MAX if queue is self._queue else FRAGMENT_SIZE
         bundle: list[bytes] = []
         size = 0
         while queue and queue[0].guarantee is guarantee:
-            if size + len(queue[0].data) + ITEM_OVERHEAD > PAYLOAD_SIZE_MAX:
+            if bundle and size + len(queue[0].data) + ITEM_OVERHEAD > limit:
                 break
             queued = queue.popleft()
             if not queued.cancelled:
