@@ -208,8 +208,8 @@ _SERVICE_MEMORY: Final = SectionRule(
             "service_grace",
             milliseconds(0, DAY_MS),
             "5000",
-            "how long a service may be away before the node takes its state from the others; too "
-            "low: a slow restart loses it, too high: the others learn late",
+            "how long a service may be away before the node takes its state from the others, if "
+            "there are any; too low: a slow restart loses it, too high: the others learn late",
         ),
         Directive(
             "log_bytes_max",
