@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from openais import errors
 from openais.errors import AisError
-from openais.link import Link
+from openais.link import Link, Waiter
 from openais.node import paths
 from openais.wire import session as wire
 from openais.wire.codec import Buffer, DecodeError, Table
@@ -51,8 +52,8 @@ class Session:
         service: its name, like ``ckpt``.
         table: its protocol.
         run_dir: of the node; None: environment, else the default.
-        notified: called in the background thread with each notification.
-        gone: called in the background thread when the session is lost for good.
+        notified: called with each notification, in any thread.
+        gone: called when the session is lost for good, in any thread.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Session:
         self._opened_callback: Callable[[], None] | None = None
         directory = paths.run_dir(run_dir)
         self._path: Final = paths.socket_path(directory, f"{service}.sock")
-        self._link: Final = Link(self._path, self)
+        self.link: Final = Link(self._path, self)
 
     # Calls
 
@@ -102,9 +103,9 @@ class Session:
         self.check("open")
 
     def begin(self, opened: Callable[[], None] | None = None) -> None:
-        """Begin to open; ``opened`` is called in the background thread at the outcome."""
+        """Begin to open; ``opened`` is called at the outcome, in any thread."""
         self._opened_callback = opened
-        self._link.open()
+        self.link.open()
 
     def unreachable(self) -> AisError:
         """Return the error for a service that does not answer."""
@@ -122,14 +123,14 @@ class Session:
     def check(self, call: str) -> None:
         """Raise if the session cannot be used."""
         name = f"{self.service}.{call}"
-        self._link.check_process(name)
+        self.link.check_process(name)
         if self._state is _State.CLOSED:
             raise errors.BadHandleError(name, "closed")
         if self._state is _State.GONE:
             raise errors.error(self._gone_status, name, self._reason, definite=False)
 
     def submit(self, call: str, message: object, flags: int, timeout_ns: int, done: Done) -> int:
-        """Send one request; ``done`` is called in the background thread with the answer.
+        """Send one request; ``done`` is called with the answer, in any thread.
 
         Returns:
             The number of the request, for `abandon`.
@@ -137,6 +138,12 @@ class Session:
         Raises:
             AisError: ERR_TRY_AGAIN, too many are outstanding; or the session is unusable.
         """
+        number = self.send(call, message, flags, timeout_ns, done)
+        self.link.leave_to_itself()
+        return number
+
+    def send(self, call: str, message: object, flags: int, timeout_ns: int, done: Done) -> int:
+        """Do what `submit` does, for who sees to it that the answer is received."""
         self.check(call)
         timeout_ms = min(max(timeout_ns // ONE_MILLISECOND_NS, 1), TIMEOUT_MAX_MS)
         body = self._table.encode(message)
@@ -153,7 +160,7 @@ class Session:
             )
             self._pending[number] = _Pending(data, done)
             self._outbox.append(data)
-        self._link.wake()
+        self.link.wake()
         return number
 
     def abandon(self, number: int) -> bool:
@@ -177,18 +184,32 @@ class Session:
             AisError: by the status of the answer; ERR_TIMEOUT when none comes.
         """
         answer: list[tuple[Status, bytes]] = []
-        wait = threading.Lock()
-        wait.acquire()
+        waiter = Waiter.of_this_thread()
 
         def done(status: Status, body: bytes) -> None:
             answer.append((status, body))
-            wait.release()
+            waiter.set()
 
-        number = self.submit(call, message, flags, timeout_ns, done)
+        number = self.send(call, message, flags, timeout_ns, done)
         seconds = (min(timeout_ns, TIMEOUT_MAX_MS * ONE_MILLISECOND_NS) + REPLY_GRACE_NS) / 1e9
-        if not wait.acquire(timeout=seconds) and not answer:
-            raise self.late(call, number)
+        deadline = time.monotonic() + seconds
+        while not answer:  # the waiter may be set by what an earlier call gave up
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self.late(call, number)
+            self._wait(waiter, left)
+            if not answer:
+                waiter.clear()
         return self.result(call, *answer[0])
+
+    def _wait(self, waiter: Waiter, seconds: float) -> None:
+        """Wait for an answer; who waits alone receives by itself."""
+        if len(self._pending) > 1:
+            waiter.wait(seconds)
+            return
+        self.link.serve_until(waiter, seconds)
+        if self._pending:
+            self.link.leave_to_itself()
 
     def late(self, call: str, number: int) -> AisError:
         """Give a request up whose time is over; return the error."""
@@ -225,10 +246,10 @@ class Session:
                 return
             self._state = _State.CLOSED
             self._outbox.append(wire.TABLE.encode(wire.Bye()))
-        self._link.close()
+        self.link.close()
         self._fail_all(Status.ERR_BAD_HANDLE)
 
-    # What the link asks, in the background thread
+    # What the link asks, in any thread
 
     def connected(self) -> None:
         """Say who we are, then everything that is unanswered."""
