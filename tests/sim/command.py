@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from tests.sim import plan
 from tests.sim.axioms import AxiomError
 from tests.sim.coverage import Counts, Coverage, missing, report
 from tests.sim.floor import plan as floor
@@ -18,7 +19,6 @@ from tests.sim.floor.judge import FloorError
 from tests.sim.floor.run import FloorRun
 from tests.sim.floor.story import tell
 from tests.sim.narrate import narrate
-from tests.sim import plan
 from tests.sim.plan import draw, mixes
 from tests.sim.random_run import RandomRun
 from tests.sim.shrink import shrink
@@ -50,7 +50,7 @@ class Block(NamedTuple):
     """Some seeds in a row."""
 
     first: int
-    count: int
+    seeds: int
     mix: str | None
     covered: bool  # count the rows of the tables
     services: bool  # above the ring
@@ -79,7 +79,7 @@ def run_seed(run: RandomRun | FloorRun, outcome: Outcome) -> None:
 def run_block(block: Block) -> Outcome:
     """Run some seeds in a row."""
     outcome = Outcome()
-    seeds = range(block.first, block.first + block.count)
+    seeds = range(block.first, block.first + block.seeds)
     if not block.covered:
         for seed in seeds:
             run_seed(make(seed, block.mix, services=block.services), outcome)

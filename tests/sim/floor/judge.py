@@ -1,4 +1,4 @@
-"""The judges of a run: the pure checkers of `tests.history`, fed with what clients and replicas saw.
+"""The judges of a run: pure checkers of `tests.history`, fed with what clients and replicas saw.
 
 | rule | what must hold |
 |---|---|
@@ -110,7 +110,7 @@ def _linearizable(run: FloorRun) -> list[str]:
         if violation is not None:
             wrong.append(f"section {section!r}: {violation}")
         seen = {c.value for c in history if c.kind is Kind.READ}
-        wrong += [f"{v!r} was refused and seen" for v in sorted(refused.get(section, set()) & seen)]  # type: ignore[operator,type-var]
+        wrong += [f"{v!r} was refused and seen" for v in sorted(refused.get(section, set()) & seen)]
     return wrong
 
 

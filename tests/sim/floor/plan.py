@@ -32,7 +32,7 @@ class Action(NamedTuple):
     node: int
     duration_ns: int  # how long it lasts, or until what was killed is started again
     call: str  # of a kill: at which call into the system; see `Task.call`
-    count: int  # how many of it first
+    number: int  # how many of it first
     sides: tuple[tuple[int, ...], ...]  # of a partition
 
 
@@ -50,6 +50,7 @@ class Plan:
         faults: of the wire, until it heals.
         log_bytes: bound of a seat's log; past twice it the log is dropped.
         journal_bytes: logged before a service makes a snapshot by itself.
+        fork_bytes: size of the state from which on a child writes the snapshot.
         clients: per node.
         think_ms: between two calls of one, at most twice that.
         timeout_ms: of a call.
@@ -66,6 +67,7 @@ class Plan:
     faults: Faults
     log_bytes: int
     journal_bytes: int
+    fork_bytes: int
     clients: int
     think_ms: int
     timeout_ms: int
@@ -113,6 +115,7 @@ def draw(seed: int, mix: str | None = None) -> Plan:
         Faults(loss=loss),
         source.choice(m["log_bytes"]),
         source.choice(m["journal_bytes"]),
+        source.choice((0, 1 << 20)),
         clients,
         source.choice(m["think_ms"]) * nodes * clients,
         source.choice(m["timeout_ms"]),

@@ -9,7 +9,6 @@ from services.kit.entries import RoundId
 from services.kit.replica import Replica
 from tests.sim.floor.stack import Service
 
-
 RING_NS: Final = 8_000_000_000  # after the death of a node; announces are waited for
 
 

@@ -9,14 +9,13 @@ from typing import Any, Final
 from openais.wire import ckpt as wire
 from services.kit.effects import State
 from services.kit.machine import Caller, Context, NodeId, SessionId
-from tests.sim.cluster import MS
 from tests.sim.floor import judge
 from tests.sim.floor.clients import Client, History
 from tests.sim.floor.plan import Action, Plan, draw
 from tests.sim.floor.records import RING_NS, Records
 from tests.sim.floor.stack import Service, Stack, installed
 from tests.sim.floor.system import Task
-from tests.sim.network import between
+from tests.sim.network import MS, between
 from totemd.protocol.parameters import RingParameters
 from totemd.protocol.seats import SeatLimits
 
@@ -70,6 +69,7 @@ class FloorRun:
             RingParameters(),
             SeatLimits(log_bytes_max=p.log_bytes),
             p.journal_bytes,
+            p.fork_bytes,
             quorum=p.quorum,
         )
         self.history: Final = History()
@@ -180,9 +180,10 @@ class FloorRun:
         found = []
         for (node, service_name), service in self.cluster.services.items():
             replica = service.replica
-            if service_name == name and replica is not None and replica.view is not None:
-                if replica.state is State.LIVE or self.plan.mix != "memory":
-                    found.append(node)
+            if service_name != name or replica is None or replica.view is None:
+                continue
+            if replica.state is State.LIVE or self.plan.mix != "memory":
+                found.append(node)
         return found
 
     def _live(self, name: str) -> list[int]:
@@ -230,7 +231,7 @@ class FloorRun:
 
     def _service(self, a: Action) -> Service:
         names = self.plan.services
-        return self.cluster.services[a.node, names[a.count % len(names)]]
+        return self.cluster.services[a.node, names[a.number % len(names)]]
 
     def _service_kill(self, a: Action) -> None:
         service = self._service(a)
@@ -243,7 +244,7 @@ class FloorRun:
         if service.task.alive:
             self._supervise(service, a.duration_ns)
             service.task.may_die = lambda: not self.quiet and self._may_lose(a.node)
-            service.task.kill_at = (a.call, a.count)
+            service.task.kill_at = (a.call, a.number)
 
     def _service_stop(self, a: Action) -> None:
         service = self._service(a)

@@ -15,8 +15,10 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import openais.session
+import services.kit.journal
 import services.kit.run
 import services.kit.server
+import services.kit.snapshots
 import totemd.port
 from openais.node import bundles
 from openais.node.config import QuorumConfig
@@ -31,7 +33,7 @@ from services.kit.machine import Machine, NodeId
 from services.kit.replica import Replica
 from services.kit.run import ServiceProcess
 from tests.sim.cluster import Cluster
-from tests.sim.floor.disk import SimJournal
+from tests.sim.floor.disk import SimJournal, SimSnapshots, os_of, select_of
 from tests.sim.floor.system import (
     SimContext,
     SimPoller,
@@ -51,6 +53,7 @@ from totemd.protocol.seats import SeatLimits
 CLIENTS_MAX: Final = 1000
 FRAME_SIZE_MAX: Final = 128 << 20
 DATA_SIZE_MAX: Final = 64 << 20
+SNAPSHOT_TIMEOUT_MS: Final = 60  # some children are too slow
 MS: Final = 1_000_000
 
 _now: list[System] = []  # the system of the run in this process
@@ -83,6 +86,10 @@ class SimLink:
 
     def wake(self) -> None:
         """Something is to be sent."""
+        self._task.wake()
+
+    def leave_to_itself(self) -> None:
+        """The application does not receive by itself."""
         self._task.wake()
 
     def turn(self) -> None:
@@ -129,10 +136,16 @@ def installed(system: System) -> Iterator[None]:
                 "IpcServer": SimServer,
                 "Poller": lambda: SimPoller(system),
                 "Journal": lambda *where: SimJournal(system, *where),
+                "Snapshots": type("_Snapshots", (SimSnapshots,), {"system": system}),
                 "socket": SimpleNamespace(socketpair=lambda: (SimSocketPair(), SimSocketPair())),
             },
         ),
         (services.kit.server, {"os": system}),
+        (services.kit.journal, {"os": os_of(system)}),
+        (
+            services.kit.snapshots,
+            {"os": os_of(system), "select": select_of(system), "time": time},
+        ),
         (openais.session, {"Link": SimLink}),
     ]
     before = [(module, {name: getattr(module, name) for name in names}) for module, names in places]
@@ -201,7 +214,8 @@ class Service:
             p = self.process
             if p is not None:
                 p._server.ipc.flush()
-                p._make_snapshot()
+                p._last_snapshot()
+                p._snapshots.abandon()
                 p._group.close()
 
         self.task.run(end)
@@ -244,6 +258,7 @@ class Stack(Cluster):
         parameters: of the ring.
         limits: of the seats.
         journal_bytes: logged before a service makes a snapshot by itself.
+        fork_bytes: size of the state from which on a child writes it.
         quorum: a minority refuses changes.
     """
 
@@ -256,6 +271,7 @@ class Stack(Cluster):
         parameters: RingParameters,
         limits: SeatLimits,
         journal_bytes: int,
+        fork_bytes: int,
         *,
         quorum: bool,
     ) -> None:
@@ -264,9 +280,9 @@ class Stack(Cluster):
         self.names: Final = services
         self.seat_limits = limits
         self.journal_bytes: Final = journal_bytes
+        self.fork_bytes: Final = fork_bytes
         self.quorum: Final = quorum
         self.system: Final = System(self, random.Random(f"system {seed}"))
-        self.system.journal_bytes = journal_bytes
         self.ports: Final[dict[int, totemd.port.Port]] = {}
         self.daemons: Final[dict[int, Task]] = {}
         self.services: Final[dict[tuple[int, str], Service]] = {}
@@ -295,6 +311,13 @@ class Stack(Cluster):
             system=SimpleNamespace(run_dir=run_dir(node_id), state_dir=run_dir(node_id)),
             ipc=SimpleNamespace(
                 mode=0o770, clients_max=CLIENTS_MAX, message_size_max_bytes=DATA_SIZE_MAX
+            ),
+            service_memory=SimpleNamespace(
+                snapshot_log_bytes=self.journal_bytes,
+                snapshot_log_entries=8192,
+                snapshot_fork_bytes=self.fork_bytes,
+                snapshot_timeout_ms=SNAPSHOT_TIMEOUT_MS,
+                snapshot_exit_ms=1000,
             ),
             identities=(),
             nodes=(),

@@ -208,6 +208,10 @@ class SimSocket:
             self._frames.extend(self.inbox.popleft())
         return SimFrame(self._frames.popleft(), more=bool(self._frames))
 
+    def get(self, _events: int) -> int:
+        """Return whether there is something to receive."""
+        return int(zmq.POLLIN) if self.inbox or self._frames else 0
+
     def close(self, _linger: int = 0) -> None:
         """End the connection."""
         self.task.sockets.pop(self, None)
@@ -232,6 +236,10 @@ class SimMonitor:
     def poll(self, _timeout_ms: int) -> int:
         """Return how many events wait."""
         return self._socket.ended
+
+    def get(self, _events: int) -> int:
+        """Return whether an event waits."""
+        return int(zmq.POLLIN) if self._socket.ended else 0
 
     def recv_multipart(self) -> list[bytes]:
         """Return the next event."""
@@ -398,8 +406,8 @@ class SimPoller:
             self._descriptors.pop(item, None)
 
     def poll(self, _timeout_ms: int) -> list[int]:
-        """Return the descriptors of dead processes."""
-        return [d for d in self._descriptors if self._system.is_dead(d)]
+        """Return the descriptors of processes that are dead, of children that report."""
+        return [d for d in self._descriptors if self._system.ready(d)]
 
 
 class SimSocketPair:
@@ -425,12 +433,14 @@ class System:
         self.watchers: Final[dict[int, Task]] = {}  # descriptor -> who waits for it
         self.disk: Final[dict[str, Any]] = {}  # path -> what was made durable
         self.disk_refuses: Final[set[int]] = set()  # nodes whose disk is full
-        self.journal_bytes = 1 << 20  # logged before a service makes a snapshot by itself
+        self.files: Final[dict[int, bytearray]] = {}  # temporary ones, by descriptor
+        self.children: Final[dict[int, Callable[[], None]]] = {}  # at work, by descriptor
         self._bound: Final[dict[str, SimServer]] = {}
         self._waiting: Final[dict[str, dict[SimSocket, None]]] = {}
         self._pids = 100
         self._dead: Final[set[int]] = set()  # pids
-        self._descriptors: Final[dict[int, int]] = {}  # descriptor -> pid
+        self._descriptors: Final[dict[int, int]] = {}  # descriptor -> pid, or 0
+        self._reports: Final[dict[int, bytes]] = {}  # of children, by descriptor
 
     # Clocks
 
@@ -473,10 +483,51 @@ class System:
         """Close a descriptor."""
         self._descriptors[descriptor] = 0
         self.watchers.pop(descriptor, None)
+        self.children.pop(descriptor, None)
 
-    def is_dead(self, descriptor: int) -> bool:
-        """True: the process that a descriptor is of is dead."""
-        return self._descriptors.get(descriptor, 0) in self._dead
+    def ready(self, descriptor: int) -> bool:
+        """True: the process that a descriptor is of is dead, or the child has reported."""
+        return self._descriptors.get(descriptor, 0) in self._dead or descriptor in self._reports
+
+    # Files
+
+    def call(self, kind: str) -> None:
+        """Note a call of the process that runs now, if one does.
+
+        Raises:
+            KilledError: it is killed at this call.
+        """
+        if self.current is not None:
+            self.current.call(kind)
+
+    def open_file(self) -> int:
+        """Open a new file."""
+        descriptor = DESCRIPTOR_BASE + len(self._descriptors)
+        self._descriptors[descriptor] = 0
+        self.files[descriptor] = bytearray()
+        return descriptor
+
+    def write(self, descriptor: int, data: Buffer) -> int:
+        """Write to a file."""
+        self.call("snapshot")
+        self.files[descriptor] += data
+        return len(data)
+
+    def open_report(self, parent: Task) -> int:
+        """Open the pipe on which a child of a process reports."""
+        descriptor = DESCRIPTOR_BASE + len(self._descriptors)
+        self._descriptors[descriptor] = 0
+        self.watchers[descriptor] = parent
+        return descriptor
+
+    def report(self, descriptor: int, data: bytes) -> None:
+        """Let a child report and end."""
+        self._reports[descriptor] = data
+        self.watchers[descriptor].wake()
+
+    def read_report(self, descriptor: int, _size: int) -> bytes:
+        """Return what a child reported."""
+        return self._reports.pop(descriptor, b"")
 
     # Connections
 
