@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from openais import checkpoints, errors
 from openais.checkpoints import (
@@ -24,6 +24,7 @@ from openais.checkpoints import (
 )
 from openais.errors import AisError
 from openais.handle import CallbackQueue, DispatchFlags
+from openais.levels import Version
 from openais.session import CALL_TIMEOUT_NS, Session
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import (
@@ -52,7 +53,6 @@ __all__ = [
     "SectionsChosen",
 ]
 
-LevelName = Literal["B.01", "B.02"]
 OpenCallback = Callable[[int, "Checkpoint | None", Status], None]
 SynchronizeCallback = Callable[[int, Status], None]
 
@@ -63,7 +63,7 @@ class Client:
     Args:
         open_callback: called with (invocation, checkpoint or None, status).
         synchronize_callback: called with (invocation, status).
-        level: of SAI-AIS-CKPT, which decides some access rules.
+        level: of SAI-AIS-CKPT, "B.01" or "B.02", which decides some access rules.
         run_dir: of the node; None: OPENAIS_RUN_DIR, else the default.
 
     Raises:
@@ -75,7 +75,7 @@ class Client:
         open_callback: OpenCallback | None = None,
         synchronize_callback: SynchronizeCallback | None = None,
         *,
-        level: LevelName = "B.02",
+        level: str = "B.02",
         run_dir: Path | str | None = None,
     ) -> None:
         self._level: Final = checkpoints.level_of(level)
@@ -181,7 +181,7 @@ class Client:
         Raises:
             AisError: ERR_NOT_EXIST; ERR_INVALID_PARAM.
         """
-        self._session.call("unlink", wire.Unlink(checkpoints.name_key(name, "ckpt.unlink")))
+        self._session.call("unlink", wire.Unlink(checkpoints.name_key(name, "unlink")))
 
     def checkpoints(self) -> tuple[wire.CheckpointInfo, ...]:
         """Return what operators see of all checkpoints, by name."""
@@ -194,7 +194,7 @@ class Client:
         Raises:
             AisError: ERR_NOT_EXIST.
         """
-        key = checkpoints.name_key(name, "ckpt.dump")
+        key = checkpoints.name_key(name, "dump")
         after, more = 0, True
         while more:
             part: wire.Dump = self._session.call("dump", wire.CheckpointDump(key, after))
@@ -209,16 +209,23 @@ class Client:
         return self._level
 
     @property
+    def version(self) -> Version:
+        """The version that is served, whatever level was asked for."""
+        return checkpoints.VERSION
+
+    @property
     def synchronize_callback(self) -> SynchronizeCallback | None:
         """The callback given."""
         return self._synchronize_callback
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while callbacks wait."""
+        self._session.check_process("fileno")
         return self._queue.fileno()
 
     def dispatch(self, flags: DispatchFlags | int = DispatchFlags.ALL) -> int:
         """Run the callbacks that wait, in this thread; return how many."""
+        self._session.check_process("dispatch")
         return self._queue.dispatch(flags)
 
     def close(self) -> None:
@@ -312,7 +319,7 @@ class Checkpoint:
         return answer.parts
 
     def iterate(
-        self, chosen: SectionsChosen = SectionsChosen.ANY, expiration_time: int = 0
+        self, chosen: SectionsChosen | int = SectionsChosen.ANY, expiration_time: int = 0
     ) -> Iterator[SectionDescriptor]:
         """Iterate over sections as they are now; the set of ids is fixed at the call."""
         ids: wire.SectionIds = self._do(self._of("iterate").sections(chosen, expiration_time))
@@ -386,7 +393,7 @@ class Checkpoint:
     def __contains__(self, section_id: SectionId) -> bool:
         """True: there is such a section."""
         try:
-            self._do(self._of("iterate").section(checkpoints.section_key(section_id)))
+            self._do(self._of("iterate").section(checkpoints.section_key("contains", section_id)))
         except errors.NotExistError:
             return False
         return True

@@ -19,7 +19,6 @@ from openais.checkpoints import (
     SectionDescriptor,
     SectionId,
 )
-from openais.ckpt import LevelName
 from openais.errors import AisError
 from openais.session import CALL_TIMEOUT_NS
 from openais.wire import ckpt as wire
@@ -29,7 +28,7 @@ from openais.wire.ckpt import Attributes, OpenFlags, SectionsChosen
 class Client:
     """A handle of the checkpoint service. Use with ``async with``."""
 
-    def __init__(self, *, level: LevelName = "B.02", run_dir: Path | str | None = None) -> None:
+    def __init__(self, *, level: str = "B.02", run_dir: Path | str | None = None) -> None:
         self._level: Final = checkpoints.level_of(level)
         self._handles: Final = itertools.count(1)
         self._session: Final = AsyncSession("ckpt", wire.TABLE, run_dir=run_dir)
@@ -78,7 +77,7 @@ class Client:
 
     async def unlink(self, name: str | bytes) -> None:
         """Take a checkpoint's name away; it lives until its last close."""
-        await self._session.call("unlink", wire.Unlink(checkpoints.name_key(name, "ckpt.unlink")))
+        await self._session.call("unlink", wire.Unlink(checkpoints.name_key(name, "unlink")))
 
     def close(self) -> None:
         """Finalize: closes every checkpoint opened here. May be repeated."""
@@ -166,7 +165,7 @@ class Checkpoint:
         return ids.ids
 
     async def iterate(
-        self, chosen: SectionsChosen = SectionsChosen.ANY, expiration_time: int = 0
+        self, chosen: SectionsChosen | int = SectionsChosen.ANY, expiration_time: int = 0
     ) -> AsyncIterator[SectionDescriptor]:
         """Iterate over sections as they are now; the set of ids is fixed at the begin."""
         ids: wire.SectionIds = await self._do(self._of("iterate").sections(chosen, expiration_time))
