@@ -36,6 +36,7 @@ class Outcome:
     virtual_ns: int = 0
     failed: list[tuple[int, str, str]] = field(default_factory=list)  # seed, mix, why
     counts: Counts = field(default_factory=Counter)
+    kills: Counter[str] = field(default_factory=Counter)  # of services, by the call they came at
 
     def add(self, other: Outcome) -> None:
         """Add another block."""
@@ -44,6 +45,7 @@ class Outcome:
         self.virtual_ns += other.virtual_ns
         self.failed += other.failed
         self.counts.update(other.counts)
+        self.kills.update(other.kills)
 
 
 class Block(NamedTuple):
@@ -74,6 +76,8 @@ def run_seed(run: RandomRun | FloorRun, outcome: Outcome) -> None:
     outcome.seeds += 1
     outcome.events += run.cluster.events
     outcome.virtual_ns += run.cluster.now_ns
+    if isinstance(run, FloorRun):
+        outcome.kills.update(run.cluster.system.kills)
 
 
 def run_block(block: Block) -> Outcome:

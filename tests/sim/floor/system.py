@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +115,7 @@ class Task:
             if left <= 1:
                 self.kill_at = None
                 if self.may_die():
+                    self.system.kills[kind] += 1
                     raise KilledError
                 return
             self.kill_at = wanted, left - 1
@@ -433,6 +434,7 @@ class System:
         self.watchers: Final[dict[int, Task]] = {}  # descriptor -> who waits for it
         self.disk: Final[dict[str, Any]] = {}  # path -> what was made durable
         self.disk_refuses: Final[set[int]] = set()  # nodes whose disk is full
+        self.kills: Final[Counter[str]] = Counter()  # by the call at which they came
         self.files: Final[dict[int, bytearray]] = {}  # temporary ones, by descriptor
         self.children: Final[dict[int, Callable[[], None]]] = {}  # at work, by descriptor
         self._bound: Final[dict[str, SimServer]] = {}
