@@ -27,6 +27,8 @@ from openais.wire.codec import DecodeError
 from openais.wire.status import ONE_MILLISECOND_NS, Status
 from services.kit import stream
 from services.kit.effects import (
+    Discarded,
+    Diverged,
     Dropped,
     Effect,
     FencePassed,
@@ -45,6 +47,7 @@ from services.kit.electorate import ballot
 from services.kit.group import Group, Lost
 from services.kit.journal import Journal, Snapshot
 from services.kit.machine import Machine, Operation
+from services.kit.outside import Outside
 from services.kit.quorum import Quorum
 from services.kit.replica import Replica
 from services.kit.server import Server, refusal
@@ -124,6 +127,7 @@ class ServiceProcess:
             config.ipc.message_size_max_bytes,
         )
         self._poller: Final = Poller()
+        self._outside: Final = Outside(config.system.run_dir)
         self._snapshots: Final = Snapshots(self._journal, _limits(config), self._poller)
         self._replay = _Replay()
         self._wall_ns = 0
@@ -174,10 +178,14 @@ class ServiceProcess:
             self._from_totemd(message)
         self._tell_quorum()
         now = self._now()
+        if self._needs_quorum:
+            self._server.take_outside(self._outside.reason(now.ns), now)
         self._server.receive(now, ready)
         self._perform(self._replica.expire(now))
         self._server.expire(now)
         self._server.order()
+        while self._replica.gives and self._group.bulk_room:
+            self._perform(self._replica.give())
         self._durable(self._snapshots.collect(ready, now.ns))
         if self._snapshots.due(now.ns):
             self._make_snapshot(now)
@@ -201,6 +209,8 @@ class ServiceProcess:
     def _timeout_ms(self) -> int:
         if self._group.pending or self._server.ipc.pending:
             return 1 if self._server.ipc.pending else 0
+        if self._replica.gives and self._group.bulk_room:
+            return 0
         now = self._now()
         wanted = (
             self._replica.wait_ns(now),
@@ -335,10 +345,19 @@ class ServiceProcess:
                     self._server.stale(session)
                 case Dropped():
                     self._again = True
-                case Moved() | Rejoin() | LeftOut():
+                case _:
                     self._change(effect)
 
-    def _change(self, effect: Moved | Rejoin | LeftOut) -> None:
+    def _report(self, effect: Discarded | Diverged) -> None:
+        """Say loudly what must not pass unseen."""
+        match effect:
+            case Diverged(nodes, majority):
+                _LOG.error("replicas_diverged", nodes=nodes, majority=majority)
+            case Discarded(name, _, changes, kept):
+                won = "deleted" if kept is None else kept
+                _LOG.warning("merge_discarded", object=name.hex(), changes=changes, kept=won)
+
+    def _change(self, effect: Moved | Rejoin | LeftOut | Discarded | Diverged) -> None:
         match effect:
             case Moved(old, new):
                 self._moved(old, new)
@@ -348,6 +367,8 @@ class ServiceProcess:
             case LeftOut(rule):
                 self._leave()
                 raise ExitError(Exit.PROTOCOL_VERSION, rule)
+            case Discarded() | Diverged():
+                self._report(effect)
 
     def _moved(self, old: State, new: State) -> None:
         view = self._replica.view
@@ -418,6 +439,8 @@ class ServiceProcess:
             "versions": _versions(replica),
             "sessions": len(replica.sessions.open),
             "digest": replica.digest().hex() if view else "",
+            "incomplete": sorted(replica.incomplete),
+            "diverged": sorted(replica.diverged),
             "memory": self._snapshots.status() | self._replay.status(),
             "counters": counters,
             "machine": replica.machine.describe(),

@@ -11,6 +11,8 @@ from openais.levels import Version
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import (
     Attributes,
+    ChangedElement,
+    ChangeKind,
     CreationFlags,
     Level,
     OpenFlags,
@@ -31,6 +33,12 @@ DEFAULT_ATTRIBUTES: Final = Attributes(
 READ_WRITE: Final = OpenFlags.READ | OpenFlags.WRITE
 VERSION: Final = Version("B", 2, 3)  # served, from B.01 on
 
+DELETED_OFFSET: Final = (1 << 63) - 1
+TRACK: Final = 0  # the watch that tracking is
+WAITING_MAX: Final = 65_536  # changes that wait for dispatch; what comes then is lost
+WAITING_BYTES_MAX: Final = 64 << 20
+ATTEMPTS_MAX: Final = 100  # to change what others change at the same time
+
 SectionId = bytes | str
 
 
@@ -43,6 +51,7 @@ class SectionDescriptor:
     size: int
     state: SectionState
     last_update: int
+    version: bytes = b""  # changes with every change of the content (an extension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,47 @@ class Descriptor:
     attributes: Attributes
     number_of_sections: int
     memory_used: int  # bytes of data
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a watch tells: one operation on sections (an extension)."""
+
+    kind: ChangeKind
+    elements: tuple[ChangedElement, ...]  # of the sections watched; none with REPLACED
+    version: bytes  # of the sections afterwards
+    lost: int  # changes before this one that were not told, because too many waited
+
+
+@dataclass(frozen=True, slots=True)
+class TrackElement:
+    """What tracking tells of one section (SaCkptIOVectorElementT, without data)."""
+
+    section_id: bytes
+    offset: int  # DELETED_OFFSET: the section is gone
+    size: int  # bytes written
+
+
+class Follower:
+    """The client's end of a watch."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def take(self, changed: wire.Changed) -> Change:
+        """Return what the application sees, and how much it did not."""
+        lost = max(changed.number - self._number - 1, 0)
+        self._number = changed.number
+        return Change(changed.kind, changed.elements, changed.version, lost)
+
+
+def tracked(changed: wire.Changed) -> tuple[TrackElement, ...]:
+    """Return the elements of a track callback."""
+    gone = changed.kind in (ChangeKind.DELETED, ChangeKind.EXPIRED)
+    return tuple(
+        TrackElement(e.section_id, DELETED_OFFSET if gone else e.offset, e.size)
+        for e in changed.elements
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +158,11 @@ def name_key(name: str | bytes, call: str) -> bytes:
         rule = f"name: 1..{wire.NAME_SIZE_MAX} bytes, not {len(key)}"
         raise errors.InvalidParamError(f"ckpt.{call}", rule)
     return key
+
+
+def prefix_key(prefix: str | bytes) -> bytes:
+    """Return the bytes of the prefix of a name."""
+    return _text("names", "prefix", prefix)
 
 
 def _number(call: str, what: str, value: int, maximum: int) -> int:
@@ -260,6 +315,98 @@ class HandleCalls:
         """CheckpointSynchronize."""
         return Call("synchronize", wire.Synchronize(self.handle), int(RequestFlag.SAFE))
 
+    # Extensions
+
+    def read_versions(self, section_id: SectionId) -> Call:
+        """Read a section with its version."""
+        parts = (_read_element(section_id, 0, None),)
+        return Call("read", wire.Read(self.handle, parts, versions=True))
+
+    def put(
+        self, section_id: SectionId, data: bytes, expected: bytes | None, ttl_ns: int | None
+    ) -> Call:
+        """Create a section or replace its content."""
+        key = section_key("put", section_id)
+        if ttl_ns is not None:
+            _number("put", "ttl_ns", ttl_ns, TIME_END)
+        if expected is not None:
+            expected = octets("put", "expected", expected)
+        message = wire.SectionPut(self.handle, key, _sized("put", data), expected, ttl_ns)
+        return self._change("put", message)
+
+    def drop(self, section_id: SectionId, expected: bytes) -> Call:
+        """Delete a section that has the version expected."""
+        key = section_key("section_delete", section_id)
+        version = octets("section_delete", "expected", expected)
+        return self._change("section_delete", wire.SectionDrop(self.handle, key, version))
+
+    def ttl_set(self, section_id: SectionId, ttl_ns: int) -> Call:
+        """Let a section expire so long after this."""
+        key = section_key("ttl_set", section_id)
+        _number("ttl_set", "ttl_ns", ttl_ns, TIME_END)
+        return self._change("ttl_set", wire.SectionTtlSet(self.handle, key, ttl_ns))
+
+    def items(self, prefix: SectionId, after: int, offset: int) -> Call:
+        """Read the sections that begin with a prefix."""
+        key = section_key("items", prefix)
+        return Call("items", wire.ItemsGet(self.handle, key, after, offset))
+
+    def watch(
+        self,
+        watch: int,
+        section_id: SectionId | None,
+        prefix: SectionId,
+        data_size_max: int,
+    ) -> Call:
+        """Begin a watch."""
+        _number("watch", "data_size_max", data_size_max, wire.WATCH_DATA_MAX)
+        key = None if section_id is None else section_key("watch", section_id)
+        start = section_key("watch", prefix)
+        return Call("watch", wire.Watch(self.handle, watch, key, start, data_size_max))
+
+    def unwatch(self, watch: int) -> Call:
+        """End a watch."""
+        return Call("unwatch", wire.Unwatch(self.handle, watch))
+
+
+class Paging:
+    """Puts the parts of a dump together; knows what to ask for next.
+
+    The parts of one checkpoint are read one after the other, so it may change between them.
+    """
+
+    def __init__(self, call: str) -> None:
+        self._call: Final = call
+        self._state: tuple[bytes, int] | None = None  # uid, mutations
+        self._cut: list[bytes] = []
+        self.info: wire.CheckpointInfo | None = None  # of the first part
+        self.after = 0
+        self.offset = 0
+        self.more = True
+
+    def take(self, part: wire.Dump) -> list[tuple[SectionDescriptor, bytes]]:
+        """Take a part; return the sections that are whole now.
+
+        Raises:
+            TryAgainError: the checkpoint changed between two parts.
+        """
+        state = (part.info.uid, part.info.mutations)
+        if self._state not in (None, state):
+            raise errors.TryAgainError(self._call, "the checkpoint changed while it was read")
+        self._state = state
+        self.info = self.info or part.info
+        self.more = part.more
+        whole: list[tuple[SectionDescriptor, bytes]] = []
+        for item in part.sections:
+            self._cut.append(item.data)
+            self.offset += len(item.data)
+            if self.offset >= item.section.size:
+                whole.append((descriptor(item.section), b"".join(self._cut)))
+                self._cut.clear()
+                self.after += 1
+                self.offset = 0
+        return whole
+
 
 def _listed(call: str, elements: Iterable[Any]) -> tuple[Any, ...]:
     if elements is None:
@@ -305,6 +452,7 @@ def descriptor(section: wire.Section) -> SectionDescriptor:
         section.size,
         section.state,
         section.last_update_ns,
+        section.version,
     )
 
 
