@@ -47,6 +47,7 @@ from services.kit.electorate import ballot
 from services.kit.group import Group, Lost
 from services.kit.journal import Journal, Snapshot
 from services.kit.machine import Machine, Operation
+from services.kit.outside import Outside
 from services.kit.quorum import Quorum
 from services.kit.replica import Replica
 from services.kit.server import Server, refusal
@@ -134,6 +135,7 @@ class ServiceProcess:
             config.ipc.message_size_max_bytes,
         )
         self._poller: Final = Poller()
+        self._outside: Final = Outside(config.system.run_dir)
         self._snapshots: Final = Snapshots(self._journal, _limits(config), self._poller)
         self._replay = _Replay()
         self._wall_ns = 0
@@ -184,6 +186,8 @@ class ServiceProcess:
             self._from_totemd(message)
         self._tell_quorum()
         now = self._now()
+        if self._needs_quorum:
+            self._server.take_outside(self._outside.reason(now.ns), now)
         self._server.receive(now, ready)
         self._perform(self._replica.expire(now))
         self._server.expire(now)
