@@ -238,6 +238,8 @@ class ServiceProcess:
                 self._delivered(message, now)
             case port.View():
                 self._perform(self._replica.viewed(message, now))
+            case port.Parting():
+                self._perform(self._replica.parted(message))
             case port.CaughtUp():
                 self._replay.end(self._replica.applied, now.ns)
                 self._perform(self._replica.caught_up(now))
@@ -445,6 +447,11 @@ class ServiceProcess:
             },
             "quorum": _quorum(replica.quorum),
             "versions": _versions(replica),
+            "clock_skew_ms": {
+                str(node): skew // ONE_MILLISECOND_NS
+                for node, skew in sorted(replica.clock_skews_ns.items())
+                if node != self._node_id
+            },
             "sessions": len(replica.sessions.open),
             "digest": replica.digest().hex() if view else "",
             "incomplete": sorted(replica.incomplete),

@@ -28,7 +28,7 @@ class AsyncSession:
         table: its protocol.
         run_dir: of the node.
         notified: called in the loop with each notification.
-        gone: called in the loop when the session is lost for good.
+        gone: called in the loop when the session is lost for good, with the error of all calls.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class AsyncSession:
         *,
         run_dir: Path | str | None = None,
         notified: Callable[[Any], None] | None = None,
-        gone: Callable[[], None] | None = None,
+        gone: Callable[[AisError], None] | None = None,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self.session: Final = Session(
@@ -46,7 +46,7 @@ class AsyncSession:
             table,
             run_dir=run_dir,
             notified=(lambda message: self._post(notified, message)) if notified else None,
-            gone=(lambda: self._post(gone)) if gone else None,
+            gone=(lambda error: self._post(gone, error)) if gone else None,
         )
 
         self._thread: Final = threading.get_ident()
