@@ -27,6 +27,8 @@ from openais.wire.codec import DecodeError
 from openais.wire.status import ONE_MILLISECOND_NS, Status
 from services.kit import stream
 from services.kit.effects import (
+    Discarded,
+    Diverged,
     Dropped,
     Effect,
     FencePassed,
@@ -45,6 +47,7 @@ from services.kit.electorate import ballot
 from services.kit.group import Group, Lost
 from services.kit.journal import Journal, Snapshot
 from services.kit.machine import Machine, Operation
+from services.kit.outside import Outside
 from services.kit.quorum import Quorum
 from services.kit.replica import Replica
 from services.kit.server import Server, refusal
@@ -58,6 +61,7 @@ EVENT_SIZE_ESTIMATE: Final = 128  # bytes that totemd counts for a logged bundle
 _LOG = EventLog(__name__)
 
 Factory = Callable[[NodeConfig], Machine]
+Keep = Callable[[Discarded], dict[str, str]]
 
 
 def run(
@@ -66,6 +70,7 @@ def run(
     operations: tuple[Operation, ...],
     *,
     needs_quorum: bool = True,
+    keeper: Callable[[NodeConfig], Keep] = lambda _config: _named,
 ) -> int:
     """Be the process of a service; return its exit status.
 
@@ -74,10 +79,14 @@ def run(
         factory: makes its machine.
         operations: what clients may ask for.
         needs_quorum: without a quorum requests are refused; else the machine sees to it.
+        keeper: makes what keeps the objects that a merge discards, and names them for the log.
     """
 
     def body(config: NodeConfig) -> None:
-        ServiceProcess(name, config, factory, operations, needs_quorum=needs_quorum).run()
+        process = ServiceProcess(
+            name, config, factory, operations, needs_quorum=needs_quorum, keep=keeper(config)
+        )
+        process.run()
 
     return main(name, body)
 
@@ -93,6 +102,7 @@ class ServiceProcess:
         operations: tuple[Operation, ...],
         *,
         needs_quorum: bool,
+        keep: Keep,
     ) -> None:
         self._name: Final = name
         self._config: Final = config
@@ -112,6 +122,7 @@ class ServiceProcess:
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
         self._needs_quorum: Final = needs_quorum
+        self._keep: Final = keep
         self._replica = self._new_replica()
         self._history = b""
         self._snapshot: Snapshot | None = self._journal.read()
@@ -125,6 +136,7 @@ class ServiceProcess:
             config.ipc.message_size_max_bytes,
         )
         self._poller: Final = Poller()
+        self._outside: Final = Outside(config.system.run_dir)
         self._snapshots: Final = Snapshots(self._journal, _limits(config), self._poller)
         self._replay = _Replay()
         self._wall_ns = 0
@@ -180,10 +192,14 @@ class ServiceProcess:
         if not self._attached and now.ns >= self._attach_until_ns:
             # totemd is away, or it ended just when it had been asked: nobody answers that any more
             self._connect()
+        if self._needs_quorum:
+            self._server.take_outside(self._outside.reason(now.ns), now)
         self._server.receive(now, ready)
         self._perform(self._replica.expire(now))
         self._server.expire(now)
         self._server.order()
+        while self._replica.gives and self._group.bulk_room:
+            self._perform(self._replica.give())
         self._durable(self._snapshots.collect(ready, now.ns))
         if self._snapshots.due(now.ns):
             self._make_snapshot(now)
@@ -207,6 +223,8 @@ class ServiceProcess:
     def _timeout_ms(self) -> int:
         if self._group.pending or self._server.ipc.pending:
             return 1 if self._server.ipc.pending else 0
+        if self._replica.gives and self._group.bulk_room:
+            return 0
         now = self._now()
         wanted = (
             self._replica.wait_ns(now),
@@ -343,10 +361,19 @@ class ServiceProcess:
                     self._server.stale(session)
                 case Dropped():
                     self._again = True
-                case Moved() | Rejoin() | LeftOut():
+                case _:
                     self._change(effect)
 
-    def _change(self, effect: Moved | Rejoin | LeftOut) -> None:
+    def _report(self, effect: Discarded | Diverged) -> None:
+        """Say loudly what must not pass unseen."""
+        match effect:
+            case Diverged(nodes, majority):
+                _LOG.error("replicas_diverged", nodes=nodes, majority=majority)
+            case Discarded(_, _, changes, kept):
+                won = "deleted" if kept is None else kept
+                _LOG.warning("merge_discarded", **self._keep(effect), changes=changes, kept=won)
+
+    def _change(self, effect: Moved | Rejoin | LeftOut | Discarded | Diverged) -> None:
         match effect:
             case Moved(old, new):
                 self._moved(old, new)
@@ -356,6 +383,8 @@ class ServiceProcess:
             case LeftOut(rule):
                 self._leave()
                 raise ExitError(Exit.PROTOCOL_VERSION, rule)
+            case Discarded() | Diverged():
+                self._report(effect)
 
     def _moved(self, old: State, new: State) -> None:
         view = self._replica.view
@@ -431,6 +460,8 @@ class ServiceProcess:
             },
             "sessions": len(replica.sessions.open),
             "digest": replica.digest().hex() if view else "",
+            "incomplete": sorted(replica.incomplete),
+            "diverged": sorted(replica.diverged),
             "memory": self._snapshots.status() | self._replay.status(),
             "counters": counters,
             "machine": replica.machine.describe(),
@@ -498,3 +529,7 @@ def _access(config: NodeConfig) -> Access:
         frozenset(i.uid for i in config.identities if i.uid is not None),
         frozenset(i.gid for i in config.identities if i.gid is not None),
     )
+
+
+def _named(version: Discarded) -> dict[str, str]:
+    return {"object": version.name.hex()}

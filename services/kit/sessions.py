@@ -92,6 +92,19 @@ class Record:
                 del self.answers[next(iter(self.answers))]
         return True
 
+    def remember(self, other: Record) -> None:
+        """Add what another side did with requests that this one has not applied."""
+        before, self.newest = self.newest, max(self.newest, other.newest)
+        for number in (*other.waiting, *other.again):
+            if number > before:
+                self.again[number] = None
+        for number, answered in other.answers.items():
+            if number > max(before, self.acknowledged):
+                self.answers[number] = answered
+                self.again.pop(number, None)
+        while len(self.answers) > ANSWERS_MAX:
+            del self.answers[next(iter(self.answers))]
+
     def notify(self, body: bytes) -> int:
         """Keep a notification; return its serial."""
         self.serial += 1
@@ -197,6 +210,20 @@ class Sessions:
             record.again |= record.waiting
             record.waiting = {}
             self.open[session] = record
+
+    def remember(self, packed: bytes) -> None:
+        """Add what another side remembers: a request that it applied is not applied again."""
+        for session, values in unpack_sessions(packed):
+            mine = self.open.get(session) or self._parked.get(session)
+            if mine is not None:
+                self.objects.touch(session)
+                self.objects.touch(PARKED)
+                mine.remember(_record(values))
+
+    def pack_all(self) -> bytes:
+        """Pack every session, open or parked, for `remember`."""
+        everything = {**self._parked, **self.open}
+        return pack_state([[s, everything[s].values()] for s in sorted(everything)])
 
     def pack(self, sessions: tuple[SessionId, ...]) -> bytes:
         """Pack some sessions for `revive`."""

@@ -29,6 +29,7 @@ from services.kit.journal import AbandonedError, Journal
 
 AGAIN_NS: Final = 2 * ONE_SECOND_NS  # after a failure
 PAUSE_FACTOR: Final = 4  # between two snapshots, times as long as the last one took
+BYTES_PER_SECOND: Final = 100 << 20  # that a disk is taken to write, until one was measured
 NICE: Final = 10  # of a child, added
 REPORT_SIZE_MAX: Final = 1024  # bytes a child says
 
@@ -51,7 +52,7 @@ class SnapshotLimits:
     """
 
     log_bytes: int = 4 << 20
-    log_entries: int = 10_000
+    log_entries: int = 2_000
     fork_bytes: int = 1 << 20
     timeout_ns: int = 60 * ONE_SECOND_NS
     exit_ns: int = ONE_SECOND_NS
@@ -111,6 +112,7 @@ class Snapshots:
         """Learn that the state comes from a snapshot."""
         self._size = size
         self._index = index
+        self._duration_ns = size * ONE_SECOND_NS // BYTES_PER_SECOND
 
     def due(self, now_ns: int) -> bool:
         """True: a snapshot should begin now."""
