@@ -138,6 +138,19 @@ class Membership:
         self._trackers.pop(session, None)
         return []
 
+    def holdings(self, session: SessionId) -> bytes:
+        """Tell what a session follows; b"": nothing."""
+        tracker = self._trackers.get(session)
+        return b"" if tracker is None else bytes((tracker.flags,))
+
+    def resumed(self, session: SessionId, holdings: bytes, context: Context) -> list[Effect]:
+        """Let a session follow changes again, and tell it what there is now."""
+        if not holdings:
+            return []
+        self.objects.touch(REST)
+        self._trackers[session] = _Tracker(context.sender, holdings[0])
+        return [Notify(session, self._membership(context.sender))]
+
     # Views
 
     def report(self, sessions: tuple[SessionId, ...]) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from openais.wire.codec import Table
+from openais.wire.status import Status
 
 VERSION: Final = 1
 VERSION_MIN: Final = 1
@@ -44,6 +45,15 @@ class SessionOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionResumed:
+    """A client of the sender's node takes a session up that was closed when the node left."""
+
+    now_ns: int
+    session: bytes
+    notified: int  # serial of the last notification the client saw
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """A session of the sender's node ended: closed, or its process died."""
 
@@ -57,6 +67,17 @@ class Notified:
 
     session: bytes
     serial: int
+    now_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The client waits no longer for the answer of a request, or its time is over."""
+
+    now_ns: int
+    session: bytes
+    number: int
+    status: Status  # of the answer, unless the machine has another
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +153,7 @@ TABLE: Final = Table(
         8: Settle,
         9: Chunk,
         10: Fragment,
+        11: Cancelled,
+        12: SessionResumed,
     },
 )

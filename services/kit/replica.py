@@ -15,114 +15,32 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 from openais.wire import port
 from openais.wire.codec import DecodeError, pack_state, unpack_bundle, unpack_state
 from openais.wire.port import Reason, RingId
-from openais.wire.status import Status
 from services.kit import entries
+from services.kit.application import Application
+from services.kit.effects import Dropped, Effect, Moved, Now, Rejoin, Send, State
 from services.kit.entries import RoundId
 from services.kit.machine import (
-    Answer,
-    Caller,
+    KEPT,
     Context,
     Machine,
     NodeId,
-    Notify,
+    Notifications,
     Report,
-    SessionId,
     View,
 )
-from services.kit.machine import Effect as MachineEffect
 from services.kit.memory import Memory
-from services.kit.sessions import Place, Record, Sessions
+from services.kit.sessions import Sessions
 
 ANNOUNCE_NS: Final = 6_000_000_000  # who has not announced by then is left out; > seat grace
 SETTLE_AGAIN_NS: Final = 500_000_000  # a settle that was lost with its sender is sent again
 TRANSFER_NS: Final = 30_000_000_000  # without a part of the state; then the member joins anew
 PROPOSE_AGAIN_NS: Final = 1_000_000_000  # what expired is proposed again
 DEFERRED_BYTES_MAX: Final = 512 << 20  # waiting for the state; more: the member joins anew
-
-
-class Now(NamedTuple):
-    """The two clocks."""
-
-    ns: int  # monotonic
-    wall_ns: int  # since 1970, never going back
-
-
-class State(Enum):
-    """How far a replica is."""
-
-    JOINING = "joining"  # no state yet, or not in force
-    MERGING = "merging"  # has a state; replicas meet
-    LIVE = "live"
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Multicast an entry to the group."""
-
-    entry: Any
-    bulk: bool = False  # may be overtaken by others
-
-
-@dataclass(frozen=True, slots=True)
-class Replied:
-    """A request of this node's session has its answer."""
-
-    session: SessionId
-    number: int
-    status: Status
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A session of this node is to be notified."""
-
-    session: SessionId
-    serial: int
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A session of this node is open."""
-
-    session: SessionId
-
-
-@dataclass(frozen=True, slots=True)
-class FencePassed:
-    """Everything before this node's fence is applied."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Entries were dropped, or are to be applied again; when live, send what has no answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The replica's state changed."""
-
-    old: State
-    new: State
-
-
-@dataclass(frozen=True, slots=True)
-class Rejoin:
-    """This replica cannot go on; attach anew, without memory."""
-
-    rule: str
-
-
-Effect: TypeAlias = Send | Replied | Told | Opened | FencePassed | Dropped | Moved | Rejoin
 
 
 @dataclass(slots=True)
@@ -169,11 +87,6 @@ class _Partial:
 class ReplicaStats:
     """Counters of a replica."""
 
-    operations_applied: int = 0
-    operations_repeated: int = 0
-    operations_early: int = 0  # one before it in its session was missing
-    operations_without_session: int = 0
-    operations_failed: int = 0
     entries_malformed: int = 0
     meetings: int = 0
     states_received: int = 0
@@ -186,12 +99,16 @@ class Replica:
     Args:
         node_id: this node.
         machine: a fresh state machine of the service.
+        notifications: how many are kept, and what happens to more.
     """
 
-    def __init__(self, node_id: int, machine: Machine) -> None:
+    def __init__(self, node_id: int, machine: Machine, notifications: Notifications = KEPT) -> None:
         self.me: Final = NodeId(node_id)
         self.machine: Final = machine
         self.sessions: Final = Sessions()
+        self.application: Final = Application(
+            self.me, machine, self.sessions, notifications, self._emit
+        )
         self.memory: Final = Memory(machine, self.sessions, self._head)
         self.stats: Final = ReplicaStats()
         self.state = State.JOINING
@@ -404,116 +321,9 @@ class Replica:
         if self.view is None:
             return  # of a time before this replica
         self.applied += 1
-        match entry:
-            case entries.Operation():
-                self._operation(NodeId(node), entry)
-            case entries.Own(now_ns, body):
-                self._own(NodeId(node), now_ns, body)
-            case entries.SessionOpened(session):
-                self._session_opened(NodeId(node), SessionId(session))
-            case entries.SessionClosed(now_ns, session):
-                self._session_closed(NodeId(node), SessionId(session), now_ns)
-            case entries.Notified(session, serial):
-                record = self.sessions.find(SessionId(session))
-                if record is not None:
-                    record.trim(serial)
-            case entries.Fence(number):
-                if node == self.me:
-                    self._out.append(FencePassed(number))
-            case _:
-                raise AssertionError(f"no way to apply {type(entry).__name__}")
-
-    def _context(self, node: NodeId, now_ns: int, caller: Caller | None) -> Context:
-        assert self.view is not None
-        return Context(now_ns, node, caller, self.view)
-
-    def _operation(self, node: NodeId, entry: entries.Operation) -> None:
-        session = SessionId(entry.session)
-        record = self.sessions.open.get(session)
-        if record is None or record.node_id != node:
-            self.stats.operations_without_session += 1
-            return
-        place = record.place(entry.number, entry.after)
-        if place is Place.EARLY:
-            self.stats.operations_early += 1
-            return
-        if place is Place.KNOWN:
-            self._repeat(node, record, session, entry.number)
-            return
-        self.sessions.objects.touch(session)
-        record.acknowledge(entry.acknowledged)
-        record.begin(entry.number)
-        caller = Caller(node, session, entry.number)
-        try:
-            operation = self.machine.table.decode(entry.body)
-        except DecodeError as error:
-            self._answered(record, caller, Status.ERR_INVALID_PARAM, str(error).encode())
-            return
-        context = self._context(node, entry.now_ns, caller)
-        try:
-            effects = self.machine.apply(operation, context)
-        except Exception:
-            # The same bug fires on every replica: all answer alike and go on if the state holds.
-            self.stats.operations_failed += 1
-            self.machine.check()
-            self._answered(record, caller, Status.ERR_LIBRARY, b"a bug in the service; see its log")
-            return
-        self.stats.operations_applied += 1
-        self._perform(effects)
-
-    def _repeat(self, node: NodeId, record: Record, session: SessionId, number: int) -> None:
-        """Answer a request that was sent again as before."""
-        self.stats.operations_repeated += 1
-        if node != self.me or number in record.waiting or number <= record.acknowledged:
-            return
-        passed_over = (Status.ERR_TIMEOUT, b"given up before; a later request was served")
-        answer = record.answers.get(number, passed_over)
-        self._out.append(Replied(session, number, *answer))
-
-    def _own(self, node: NodeId, now_ns: int, body: bytes) -> None:
-        if node == self.me:
+        if isinstance(entry, entries.Own) and node == self.me:
             self._proposed_ns = self._now.ns - PROPOSE_AGAIN_NS
-        try:
-            operation = self.machine.table.decode(body)
-        except DecodeError:
-            self.stats.entries_malformed += 1
-            return
-        self._perform(self.machine.apply(operation, self._context(node, now_ns, None)))
-
-    def _session_opened(self, node: NodeId, session: SessionId) -> None:
-        self.sessions.opened(session, node)
-        if node == self.me and self.sessions.open[session].node_id == node:
-            self._out.append(Opened(session))
-
-    def _session_closed(self, node: NodeId, session: SessionId, now_ns: int) -> None:
-        record = self.sessions.open.get(session)
-        if record is None or record.node_id != node:
-            return
-        effects = self.machine.session_closed(session, self._context(node, now_ns, None))
-        self.sessions.closed(session)
-        self._perform(effects)
-
-    def _perform(self, effects: list[MachineEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case Answer(caller, status, result):
-                    record = self.sessions.find(caller.session)
-                    body = b"" if result is None else self.machine.table.encode(result)
-                    if record is not None:
-                        self._answered(record, caller, status, body)
-                case Notify(session, message):
-                    record = self.sessions.find(session)
-                    if record is not None:
-                        self._notify(session, record, self.machine.table.encode(message))
-
-    def _answered(self, record: Record, caller: Caller, status: Status, body: bytes) -> None:
-        if record.answer(caller.number, (status, body)) and record.node_id == self.me:
-            self._out.append(Replied(caller.session, caller.number, status, body))
-
-    def _notify(self, session: SessionId, record: Record, body: bytes) -> None:
-        serial = record.notify(body)
-        if record.node_id == self.me:
-            self._out.append(Told(session, serial, body))
+        self.application.apply(NodeId(node), entry, self.view)
 
     # Views that come into force
 
@@ -643,11 +453,10 @@ class Replica:
         self.view = View(ring, members, joined, gone)
         self.component = plan.round
         self._departed = {}
-        context = self._context(members[0], plan.now_ns, None)
+        context = Context(plan.now_ns, members[0], None, self.view)
         for session in sorted(self.sessions.open):
             if self.sessions.open[session].node_id not in continuing:
-                self._perform(self.machine.session_closed(session, context))
-                self.sessions.park(session)
+                self.application.park(session, context)
         reporting = members if first else joined
         told = {n: plan.announces[n] for n in reporting if n in plan.announces}
         for node, announce in told.items():
@@ -655,7 +464,8 @@ class Replica:
         if any(self.sessions.open[s].again for s in self.sessions.of_node(self.me)):
             self._out.append(Dropped())
         reports = {n: Report(n, a.report) for n, a in told.items()}
-        self._perform(self.machine.view_changed(self.view, reports, context))
+        effects = self.machine.view_changed(self.view, reports, context)
+        self.application.view_changed(effects, context)
         self._move(State.LIVE)
         self._apply_deferred()
 
@@ -728,6 +538,9 @@ class Replica:
         return self.memory.root()
 
     # Effects
+
+    def _emit(self, effect: Effect) -> None:
+        self._out.append(effect)
 
     def _send(self, entry: Any, *, bulk: bool = False) -> None:
         self._out.append(Send(entry, bulk))

@@ -25,47 +25,64 @@ from openais.node.program import main
 from openais.wire import port
 from openais.wire.codec import DecodeError
 from openais.wire.status import ONE_MILLISECOND_NS
-from services.kit.group import Group, Lost
-from services.kit.journal import Journal, Snapshot
-from services.kit.machine import Machine, Operation
-from services.kit.replica import (
+from services.kit.effects import (
     Dropped,
     Effect,
+    Ended,
     FencePassed,
     Moved,
     Now,
     Opened,
     Rejoin,
-    Replica,
     Replied,
     Send,
     State,
     Told,
 )
+from services.kit.group import Group, Lost
+from services.kit.journal import Journal, Snapshot
+from services.kit.limits import Limits
+from services.kit.machine import KEPT, Machine, Notifications, Operation
+from services.kit.replica import Replica
 from services.kit.server import Server, refusal
 
 SLEEP_MAX_MS: Final = 1000
 FRAME_SIZE_MAX: Final = 128 << 20  # bytes of one bundle of a client
+BODY_OVERHEAD_MAX: Final = 4096  # bytes of a request beside its data
 
 _LOG = EventLog(__name__)
 
 Factory = Callable[[NodeConfig], Machine]
 
 
-def run(name: str, factory: Factory, operations: tuple[Operation, ...]) -> int:
+def run(
+    name: str,
+    factory: Factory,
+    operations: tuple[Operation, ...],
+    notifications: Notifications = KEPT,
+) -> int:
     """Be the process of a service; return its exit status."""
-    return main(name, lambda config: ServiceProcess(name, config, factory, operations).run())
+    return main(
+        name,
+        lambda config: ServiceProcess(name, config, factory, operations, notifications).run(),
+    )
 
 
 class ServiceProcess:
     """A service on this node."""
 
     def __init__(
-        self, name: str, config: NodeConfig, factory: Factory, operations: tuple[Operation, ...]
+        self,
+        name: str,
+        config: NodeConfig,
+        factory: Factory,
+        operations: tuple[Operation, ...],
+        notifications: Notifications,
     ) -> None:
         self._name: Final = name
         self._config: Final = config
         self._factory: Final = factory
+        self._notifications: Final = notifications
         self._node_id: Final = config.totem.node_id
         self._journal: Final = Journal(config.system.state_dir, name, self._node_id)
         self._context: Final = zmq.Context()
@@ -80,7 +97,7 @@ class ServiceProcess:
             refusal,
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
-        self._replica = Replica(self._node_id, factory(config))
+        self._replica = self._fresh_replica()
         self._history = b""
         self._snapshot = self._journal.read()
         self._server: Final = Server(
@@ -89,8 +106,7 @@ class ServiceProcess:
             self._group,
             operations,
             self.status,
-            config.ipc.clients_max,
-            config.ipc.message_size_max_bytes,
+            _limits(config),
         )
         self._poller: Final = Poller()
         self._wall_ns = 0
@@ -218,14 +234,17 @@ class ServiceProcess:
             self._serve(now)
 
     def _serve(self, now: Now) -> None:
-        self._server.live(now)
+        self._server.live()
         if self._again:  # a new connection: what was on the way may be lost
             self._again = False
             self._server.send_again()
 
+    def _fresh_replica(self) -> Replica:
+        return Replica(self._node_id, self._factory(self._config), self._notifications)
+
     def _renew(self) -> None:
         """Forget everything and join as a new member."""
-        self._replica = Replica(self._node_id, self._factory(self._config))
+        self._replica = self._fresh_replica()
         self._server.replica = self._replica
         self._history = b""
         self._group.control(port.Detach())
@@ -238,16 +257,8 @@ class ServiceProcess:
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Replied(session, number, status, body):
-                    self._server.replied((session, number), status, body)
                 case Send(entry, bulk):
                     self._group.send(entry, bulk=bulk)
-                case FencePassed(number):
-                    self._server.fence_passed(number, self._now())
-                case Told(session, serial, body):
-                    self._server.told(session, serial, body)
-                case Opened(session):
-                    self._server.opened(session)
                 case Moved(old, new):
                     self._moved(old, new)
                 case Dropped():
@@ -255,6 +266,21 @@ class ServiceProcess:
                 case Rejoin(rule):
                     _LOG.error("joins_anew", rule=rule)
                     self._renew()
+                case Replied() | Told() | Opened() | Ended() | FencePassed():
+                    self._tell(effect)
+
+    def _tell(self, effect: Replied | Told | Opened | Ended | FencePassed) -> None:
+        match effect:
+            case Replied(session, number, status, body):
+                self._server.replied((session, number), status, body)
+            case Told(session, _):
+                self._server.told(session)
+            case Opened(session):
+                self._server.opened(session)
+            case Ended(session):
+                self._server.ended(session)
+            case FencePassed(number):
+                self._server.fence_passed(number, self._now())
 
     def _moved(self, old: State, new: State) -> None:
         view = self._replica.view
@@ -292,6 +318,7 @@ class ServiceProcess:
         replica = self._replica
         view = replica.view
         counters = dataclasses.asdict(replica.stats)
+        counters |= dataclasses.asdict(replica.application.stats)
         counters |= dataclasses.asdict(self._server.stats)
         counters |= dataclasses.asdict(self._server.ipc.stats)
         counters |= {
@@ -316,6 +343,8 @@ class ServiceProcess:
                 "members": list(view.members) if view else [],
             },
             "sessions": len(replica.sessions.open),
+            "limits": dataclasses.asdict(self._server.use.limits),
+            "clients": self._server.use.report(),
             "digest": replica.digest().hex() if view else "",
             "counters": counters,
             "machine": replica.machine.describe(),
@@ -323,7 +352,23 @@ class ServiceProcess:
 
 
 def _access(config: NodeConfig) -> Access:
+    identities = config.identities
     return Access(
-        frozenset(i.uid for i in config.identities if i.uid is not None),
-        frozenset(i.gid for i in config.identities if i.gid is not None),
+        frozenset(i.uid for i in identities if i.uid is not None),
+        frozenset(i.gid for i in identities if i.gid is not None),
+        frozenset(i.uid for i in identities if i.uid is not None and i.admin),
+        frozenset(i.gid for i in identities if i.gid is not None and i.admin),
+    )
+
+
+def _limits(config: NodeConfig) -> Limits:
+    ipc = config.ipc
+    return Limits(
+        ipc.clients_max,
+        ipc.process_sessions_max,
+        ipc.user_sessions_max,
+        ipc.session_requests_max,
+        ipc.session_bytes_max,
+        ipc.session_grace_ms,
+        ipc.message_size_max_bytes + BODY_OVERHEAD_MAX,
     )

@@ -15,20 +15,21 @@ from typing import Any
 from openais.wire.codec import pack_bundle
 from openais.wire.port import Change, Delivered, Guarantee, Member, Reason, RingId, View
 from services.kit import entries
-from services.kit.machine import Machine, SessionId
-from services.kit.replica import (
+from services.kit.effects import (
     Dropped,
+    Ended,
     FencePassed,
     Moved,
     Now,
     Opened,
     Rejoin,
-    Replica,
     Replied,
     Send,
     State,
     Told,
 )
+from services.kit.machine import Machine, SessionId
+from services.kit.replica import Replica
 from services.kit.requests import Requests
 
 SECOND = 1_000_000_000
@@ -97,6 +98,11 @@ class Client:
         while self._acknowledged + 1 in self.answered:
             self._acknowledged += 1
 
+    def moved(self, host: Host) -> None:
+        """Be a client of a node that begins anew."""
+        self._host = host
+        self.service_died()
+
     def service_died(self) -> None:
         """The service forgets what it held; `connected` follows."""
         self.requests = Requests(self._send)
@@ -127,6 +133,7 @@ class Host:
     replies: list[Replied] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     fences: list[int] = field(default_factory=list)
+    ended: list[SessionId] = field(default_factory=list)
     rejoins: list[str] = field(default_factory=list)
     down: bool = False
     client: Client | None = None
@@ -152,11 +159,15 @@ class Stage:
         """Return the two clocks."""
         return Now(self.now_ns, 1_700_000_000 * SECOND + self.now_ns)
 
+    def fresh(self, node_id: int) -> Replica:
+        """Return a replica without memory."""
+        return Replica(node_id, self._machine(node_id))
+
     # The ring
 
     def join(self, node_id: int, with_nodes: list[int] | None = None) -> Host:
         """A new process attaches; its ring may be that of others."""
-        host = Host(node_id, Replica(node_id, self._machine(node_id)))
+        host = Host(node_id, self.fresh(node_id))
         self.hosts[node_id] = host
         ring = self._ring_of(with_nodes[0]) if with_nodes else []
         if not ring:
@@ -221,22 +232,31 @@ class Stage:
             match effect:
                 case Send(entry):
                     host.outbox.append(entry)
-                case Replied():
-                    host.replies.append(effect)
-                    if host.client is not None:
-                        host.client.replied(effect)
-                case Told():
-                    host.told.append(effect)
-                case Rejoin(rule):
-                    host.rejoins.append(rule)
-                case FencePassed(number):
-                    host.fences.append(number)
                 case Dropped():
                     host.again = True
                 case Moved(_, State.LIVE):
                     self._serve(host)
+                case Rejoin(rule):
+                    host.rejoins.append(rule)
+                case Moved():
+                    pass
                 case _:
-                    assert isinstance(effect, Moved | Opened)
+                    self._tell(host, effect)
+
+    def _tell(self, host: Host, effect: Any) -> None:
+        match effect:
+            case Replied():
+                host.replies.append(effect)
+                if host.client is not None:
+                    host.client.replied(effect)
+            case Told():
+                host.told.append(effect)
+            case Ended(session):
+                host.ended.append(session)
+            case FencePassed(number):
+                host.fences.append(number)
+            case _:
+                assert isinstance(effect, Opened)
 
     def _serve(self, host: Host) -> None:
         if host.client is not None and host.replica.serving:
@@ -292,7 +312,7 @@ class Stage:
     def restart(self, node_id: int) -> None:
         """Start the service again within its grace: snapshot, then replay."""
         host = self.hosts[node_id]
-        host.replica = Replica(node_id, self._machine(node_id))
+        host.replica = self.fresh(node_id)
         host.down = False
         if host.client is not None:
             host.client.connected()

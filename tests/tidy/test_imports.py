@@ -66,6 +66,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
 PURE = (
     "totemd.protocol",
     "services.kit.machine",
+    "services.kit.application",
+    "services.kit.effects",
     "services.kit.replica",
     "services.kit.requests",
     "services.kit.sessions",

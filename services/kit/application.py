@@ -1,0 +1,271 @@
+"""Entries of the total order, applied to the machine and the sessions. Pure.
+
+Every replica does the same with each; what concerns a session of this node is told to the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from openais.wire.codec import DecodeError
+from openais.wire.status import Status
+from services.kit import entries
+from services.kit.effects import Effect, Ended, FencePassed, Opened, Replied, Told
+from services.kit.machine import (
+    Answer,
+    Caller,
+    Context,
+    Machine,
+    NodeId,
+    Notifications,
+    Notify,
+    Overflow,
+    Paced,
+    Resumes,
+    SessionId,
+    View,
+    Waits,
+)
+from services.kit.machine import Effect as MachineEffect
+from services.kit.sessions import Place, Record, Sessions
+
+
+@dataclass(slots=True)
+class ApplicationStats:
+    """Counters of what was applied."""
+
+    operations_applied: int = 0
+    operations_repeated: int = 0
+    operations_early: int = 0  # one before it in its session was missing
+    operations_without_session: int = 0
+    operations_failed: int = 0
+    operations_malformed: int = 0
+    requests_cancelled: int = 0
+    sessions_overflowed: int = 0
+
+
+class Application:
+    """See the module.
+
+    Args:
+        me: this node.
+        machine: of the service.
+        sessions: of the service.
+        notifications: how many are kept, and what happens to more.
+        emit: takes what the process has to do.
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        machine: Machine,
+        sessions: Sessions,
+        notifications: Notifications,
+        emit: Callable[[Effect], None],
+    ) -> None:
+        self.stats: Final = ApplicationStats()
+        self.waits: Final = machine if isinstance(machine, Waits) else None
+        self._resumes: Final = machine if isinstance(machine, Resumes) else None
+        self._paced: Final = machine if isinstance(machine, Paced) else None
+        self._me: Final = me
+        self._machine: Final = machine
+        self._sessions: Final = sessions
+        self._notifications: Final = notifications
+        self._emit: Final = emit
+        self._overflowed: Final[dict[SessionId, None]] = {}  # to be closed with this entry
+
+    def apply(self, node: NodeId, entry: Any, view: View) -> None:
+        """Apply one entry of a node."""
+        if isinstance(entry, entries.Operation):
+            self._operation(entry, node, view)
+        else:
+            self._apply(entry, Context(getattr(entry, "now_ns", 0), node, None, view))
+        if self._overflowed:
+            self._end_overflowed(Context(getattr(entry, "now_ns", 0), node, None, view))
+
+    def _apply(self, entry: Any, context: Context) -> None:
+        match entry:
+            case entries.Own():
+                self._own(entry, context)
+            case entries.SessionOpened(session):
+                self._sessions.opened(SessionId(session), context.sender)
+                self._tell_opened(context.sender, SessionId(session))
+            case entries.SessionResumed():
+                self._session_resumed(SessionId(entry.session), entry.notified, context)
+            case entries.SessionClosed():
+                self._session_closed(SessionId(entry.session), context)
+            case entries.Cancelled():
+                self._cancelled(entry, context)
+            case entries.Notified():
+                self._notified(entry, context)
+            case entries.Fence(number):
+                if context.sender == self._me:
+                    self._emit(FencePassed(number))
+            case _:
+                raise AssertionError(f"no way to apply {type(entry).__name__}")
+
+    def view_changed(self, effects: list[MachineEffect], context: Context) -> None:
+        """Do what the machine wants when a view comes into force."""
+        self.perform(effects)
+        if self._overflowed:
+            self._end_overflowed(context)
+
+    def park(self, session: SessionId, context: Context) -> None:
+        """Close a session whose node went away, and keep what it was."""
+        holdings = self._resumes.holdings(session) if self._resumes is not None else None
+        self.perform(self._machine.session_closed(session, context))
+        self._sessions.park(session, holdings)
+
+    # Requests
+
+    def _operation(self, entry: entries.Operation, node: NodeId, view: View) -> None:
+        session = SessionId(entry.session)
+        record = self._sessions.open.get(session)
+        if record is None or record.node_id != node:
+            self.stats.operations_without_session += 1
+            return
+        place = record.place(entry.number, entry.after)
+        if place is Place.EARLY:
+            self.stats.operations_early += 1
+        elif place is Place.KNOWN:
+            self._repeat(session, record, entry.number)
+        else:
+            self._sessions.objects.touch(session)
+            record.acknowledge(entry.acknowledged)
+            record.begin(entry.number)
+            caller = Caller(node, session, entry.number)
+            self._request(entry, record, Context(entry.now_ns, node, caller, view), caller)
+
+    def _request(
+        self, entry: entries.Operation, record: Record, context: Context, caller: Caller
+    ) -> None:
+        try:
+            operation = self._machine.table.decode(entry.body)
+        except DecodeError as error:
+            self._answered(record, caller, Status.ERR_INVALID_PARAM, str(error).encode())
+            return
+        try:
+            effects = self._machine.apply(operation, context)
+        except Exception:
+            # The same bug fires on every replica: all answer alike and go on if the state holds.
+            self.stats.operations_failed += 1
+            self._machine.check()
+            self._answered(record, caller, Status.ERR_LIBRARY, b"a bug in the service; see its log")
+            return
+        self.stats.operations_applied += 1
+        self.perform(effects)
+        if self.waits is None and entry.number in record.waiting:
+            self._answered(record, caller, Status.ERR_LIBRARY, b"a bug in the service: no answer")
+
+    def _repeat(self, session: SessionId, record: Record, number: int) -> None:
+        """Answer a request that was sent again as before."""
+        self.stats.operations_repeated += 1
+        if number not in record.waiting and number > record.acknowledged:
+            self._reply(session, record, number)
+
+    def _reply(self, session: SessionId, record: Record, number: int) -> None:
+        passed_over = (Status.ERR_TIMEOUT, b"given up before; a later request was served")
+        if record.node_id == self._me:
+            self._emit(Replied(session, number, *record.answers.get(number, passed_over)))
+
+    def _cancelled(self, entry: entries.Cancelled, context: Context) -> None:
+        """Withdraw a request that waits; one that has its answer keeps it."""
+        session = SessionId(entry.session)
+        record = self._sessions.find(session)
+        if record is None or record.node_id != context.sender:
+            return
+        if not record.cancel(entry.number):
+            self._reply(session, record, entry.number)
+            return
+        self.stats.requests_cancelled += 1
+        caller = Caller(context.sender, session, entry.number)
+        if self.waits is not None:
+            self.perform(self.waits.cancelled(caller, replace(context, caller=caller)))
+        reason = b"given up" if entry.status is Status.ERR_INTERRUPT else b"it waited in vain"
+        self._answered(record, caller, entry.status, reason)
+
+    def _own(self, entry: entries.Own, context: Context) -> None:
+        try:
+            operation = self._machine.table.decode(entry.body)
+        except DecodeError:
+            self.stats.operations_malformed += 1
+            return
+        self.perform(self._machine.apply(operation, context))
+
+    # Sessions
+
+    def _tell_opened(self, node: NodeId, session: SessionId) -> None:
+        record = self._sessions.open.get(session)
+        if node == self._me:
+            mine = record is not None and record.node_id == node
+            self._emit(Opened(session) if mine else Ended(session))
+
+    def _session_resumed(self, session: SessionId, notified: int, context: Context) -> None:
+        holdings = self._sessions.resume(session, context.sender, notified)
+        if holdings is not None and self._resumes is not None:
+            self.perform(self._resumes.resumed(session, holdings, context))
+        self._tell_opened(context.sender, session)
+
+    def _session_closed(self, session: SessionId, context: Context) -> None:
+        record = self._sessions.open.get(session)
+        if record is not None and record.node_id == context.sender:
+            self._close(session, context)
+
+    def _close(self, session: SessionId, context: Context) -> None:
+        effects = self._machine.session_closed(session, context)
+        self._sessions.closed(session)
+        self.perform(effects)
+
+    def _notified(self, entry: entries.Notified, context: Context) -> None:
+        """Forget notifications that were taken."""
+        session = SessionId(entry.session)
+        record = self._sessions.find(session)
+        if record is None or record.node_id != context.sender:
+            return
+        record.trim(entry.serial, self._notifications)
+        if self._paced is not None:
+            self.perform(self._paced.taken(session, len(record.kept), context))
+        if record.node_id == self._me:
+            self._emit(Told(session, record.serial))
+
+    def _end_overflowed(self, context: Context) -> None:
+        """Close the sessions that do not take their notifications, where that is the rule."""
+        while self._overflowed:
+            session = next(iter(self._overflowed))
+            del self._overflowed[session]
+            record = self._sessions.open.get(session)
+            if record is None:
+                continue
+            self.stats.sessions_overflowed += 1
+            if record.node_id == self._me:
+                self._emit(Ended(session))
+            self._close(session, replace(context, sender=record.node_id))
+
+    # Effects
+
+    def perform(self, effects: list[MachineEffect]) -> None:
+        """Do what the machine wants: remember answers and notifications, tell ours."""
+        for effect in effects:
+            match effect:
+                case Answer(caller, status, result):
+                    record = self._sessions.find(caller.session)
+                    body = b"" if result is None else self._machine.table.encode(result)
+                    if record is not None:
+                        self._answered(record, caller, status, body)
+                case Notify(session, message):
+                    record = self._sessions.find(session)
+                    if record is not None:
+                        self._notify(session, record, self._machine.table.encode(message))
+
+    def _answered(self, record: Record, caller: Caller, status: Status, body: bytes) -> None:
+        if record.answer(caller.number, (status, body)) and record.node_id == self._me:
+            self._emit(Replied(caller.session, caller.number, status, body))
+
+    def _notify(self, session: SessionId, record: Record, body: bytes) -> None:
+        kept = record.notify(body, self._notifications)
+        if not kept and self._notifications.overflow is Overflow.END:
+            self._overflowed[session] = None
+        elif record.node_id == self._me:
+            self._emit(Told(session, record.serial))

@@ -1,0 +1,95 @@
+"""What a replica asks the process around it to do, and how far it is. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple, TypeAlias
+
+from openais.wire.status import Status
+from services.kit.machine import SessionId
+
+
+class Now(NamedTuple):
+    """The two clocks."""
+
+    ns: int  # monotonic
+    wall_ns: int  # since 1970, never going back
+
+
+class State(Enum):
+    """How far a replica is."""
+
+    JOINING = "joining"  # no state yet, or not in force
+    MERGING = "merging"  # has a state; replicas meet
+    LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Multicast an entry to the group."""
+
+    entry: Any
+    bulk: bool = False  # may be overtaken by others
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """A request of this node's session has its answer."""
+
+    session: SessionId
+    number: int
+    status: Status
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A session of this node has a notification more, or has taken some."""
+
+    session: SessionId
+    serial: int  # of its newest notification
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session of this node is open."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session of this node is over: what it did not take overflowed, or it is not known."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class FencePassed:
+    """Everything before this node's fence is applied."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Entries were dropped, or are to be applied again; when live, send what has no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The replica's state changed."""
+
+    old: State
+    new: State
+
+
+@dataclass(frozen=True, slots=True)
+class Rejoin:
+    """This replica cannot go on; attach anew, without memory."""
+
+    rule: str
+
+
+Effect: TypeAlias = Send | Replied | Told | Opened | Ended | FencePassed | Dropped | Moved | Rejoin
