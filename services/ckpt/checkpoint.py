@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Attributes, CreationFlags, Level, OpenFlags, SectionState
+from openais.wire.port import RingId
 from openais.wire.status import TIME_END, Status
+from services.ckpt.rules import RefusalError, invalid
 from services.kit.machine import NodeId, SessionId
 
 GENERATED_ID_SIZE_MAX: Final = 8  # bytes
+SECTION_OVERHEAD: Final = 256  # bytes of memory that a section takes beside its id and data
+
+CHECKPOINT_OVERHEAD: Final = 1024  # bytes that a checkpoint takes beside its name and sections
+VERSION: Final = struct.Struct(">QIQ")  # ring sequence, its representative, mutations
 
 OpenKey = tuple[SessionId, int]  # session, handle
 
 
-class RefusalError(Exception):
-    """A request that breaks a rule; nothing was changed."""
+class Room(NamedTuple):
+    """What may still be taken."""
 
-    def __init__(self, status: Status, index: int | None = None) -> None:
-        super().__init__(status.name)
-        self.status = status
-        self.index = index  # of the element at fault
+    memory: int  # bytes, by all checkpoints
+    strict: bool  # True: data beyond checkpoint_size is refused
+
+
+class Stamp(NamedTuple):
+    """What a change leaves on the sections that it touches."""
+
+    now_ns: int
+    version: bytes
 
 
 @dataclass(slots=True)
@@ -40,6 +52,7 @@ class Section:
     data: bytes
     expiration_ns: int
     last_update_ns: int
+    version: bytes  # of its last change; never the same again for this id, on any side of a split
     state: SectionState = SectionState.VALID
 
 
@@ -56,10 +69,20 @@ class Checkpoint:
     deadline_ns: int | None = None  # of the retention, while nobody has it open
     generation: int = 0  # +1 when the retention timer starts or stops
     generated: int = 0  # counter of generated section ids
-    used: int = 0  # bytes of data
-    mutations: int = 0  # +1 with each change of what a merge compares; opens do not count
+    mutations: int = 0  # changes made, opens and closes too
     opens: dict[OpenKey, Opening] = field(default_factory=dict)
     sections: dict[bytes, Section] = field(default_factory=dict)  # in creation order
+    used: int = field(init=False)  # bytes of data
+    memory: int = field(init=False)  # bytes in all
+
+    def __post_init__(self) -> None:
+        self.used, self.memory = self._measured()
+
+    def _measured(self) -> tuple[int, int]:
+        """Return the bytes of data, and those that the checkpoint is taken to need in all."""
+        used = sum(len(s.data) for s in self.sections.values())
+        overhead = sum(SECTION_OVERHEAD + len(i) for i in self.sections)
+        return used, CHECKPOINT_OVERHEAD + len(self.name) + overhead + used
 
     @property
     def synchronous(self) -> bool:
@@ -76,7 +99,7 @@ class Checkpoint:
     def need_active(self) -> None:
         """Refuse where there is no active replica (section 3.1.5)."""
         if self.collocated and self.active is None:
-            raise RefusalError(Status.ERR_NOT_EXIST)
+            raise RefusalError(Status.ERR_NOT_EXIST, "there is no active replica")
 
     # Opens
 
@@ -116,31 +139,56 @@ class Checkpoint:
         """Return a section."""
         section = self.sections.get(section_id)
         if section is None:
-            raise RefusalError(Status.ERR_NOT_EXIST, index)
+            what = f"section {section_id[:64]!r}" if section_id else "default section"
+            raise RefusalError(Status.ERR_NOT_EXIST, f"there is no {what}", index)
         return section
 
-    def create_default(self, now_ns: int) -> None:
+    def create_default(self, stamp: Stamp) -> None:
         """Create the default section of a checkpoint with one section."""
         if self.attributes.max_sections == 1:
-            self.sections[b""] = Section(b"", TIME_END, now_ns)
+            self._add(b"", Section(b"", TIME_END, *stamp))
+
+    def stamp(self, now_ns: int, ring: RingId) -> Stamp:
+        """Return the stamp of the next change."""
+        return Stamp(now_ns, VERSION.pack(ring.seq, ring.representative, self.mutations + 1))
+
+    def _add(self, section_id: bytes, section: Section) -> None:
+        self.sections[section_id] = section
+        self.used += len(section.data)
+        self.memory += SECTION_OVERHEAD + len(section_id) + len(section.data)
+
+    def remove(self, section_id: bytes) -> None:
+        """Take a section away."""
+        section = self.sections.pop(section_id)
+        self.used -= len(section.data)
+        self.memory -= SECTION_OVERHEAD + len(section_id) + len(section.data)
+
+    def _need_room(self, data: int, room: Room, overhead: int = 0) -> None:
+        """Refuse ``data`` bytes more where they have no room."""
+        limit = self.attributes.checkpoint_size
+        if room.strict and data > 0 and self.used + data > limit:
+            rule = f"{self.used + data} bytes of data, checkpoint_size is {limit}"
+            raise RefusalError(Status.ERR_NO_SPACE, rule)
+        if data + overhead > max(room.memory, 0):
+            rule = f"{data + overhead} bytes more, {max(room.memory, 0)} are left in the cluster"
+            raise RefusalError(Status.ERR_NO_MEMORY, rule)
 
     def section_create(
-        self, section_id: bytes | None, expiration_ns: int, data: bytes, now_ns: int
+        self, section_id: bytes | None, expiration_ns: int, data: bytes, stamp: Stamp, room: Room
     ) -> bytes:
         """Create a section; return its id."""
-        a = self.attributes
-        bad = section_id == b"" or len(section_id or b"") > a.max_section_id_size
-        if bad or len(data) > a.max_section_size or expiration_ns < 0:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
         self.need_active()
-        if a.max_sections == 1 or section_id in self.sections:
-            raise RefusalError(Status.ERR_EXIST)
-        if len(self.sections) >= min(a.max_sections, wire.SECTIONS_MAX):
-            raise RefusalError(Status.ERR_NO_SPACE)
+        limit = min(self.attributes.max_sections, wire.SECTIONS_MAX)
+        if self.attributes.max_sections == 1:
+            raise RefusalError(Status.ERR_EXIST, "max_sections is 1: the default section only")
+        if section_id in self.sections:
+            raise RefusalError(Status.ERR_EXIST, "there is a section with this id")
+        if len(self.sections) >= limit:
+            raise RefusalError(Status.ERR_NO_SPACE, f"there are {limit} sections, max_sections")
+        self._need_room(len(data), room, SECTION_OVERHEAD + len(section_id or bytes(8)))
         if section_id is None:
             section_id = self._generate()
-        self.sections[section_id] = Section(data, expiration_ns, now_ns)
-        self.used += len(data)
+        self._add(section_id, Section(data, expiration_ns, *stamp))
         return section_id
 
     def _generate(self) -> bytes:
@@ -151,83 +199,85 @@ class Checkpoint:
             if section_id not in self.sections:
                 self.generated = number
                 return section_id
-        raise RefusalError(Status.ERR_NO_SPACE)
+        raise RefusalError(Status.ERR_NO_SPACE, f"all generated ids of {size} bytes are used up")
 
     def section_delete(self, section_id: bytes) -> None:
         """Delete a section."""
-        if not section_id:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
         self.need_active()
-        section = self.find(section_id)
-        self.used -= len(section.data)
-        del self.sections[section_id]
+        self.find(section_id)
+        self.remove(section_id)
 
     def section_expiration_set(self, section_id: bytes, expiration_ns: int) -> None:
         """Set when a section expires."""
-        if not section_id or expiration_ns < 0:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
         self.need_active()
         self.find(section_id).expiration_ns = expiration_ns
 
-    def write(self, elements: tuple[wire.WriteElement, ...], now_ns: int) -> None:
-        """Write all elements, or none."""
-        if not 0 < len(elements) <= wire.ELEMENTS_MAX:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
-        limit = self.attributes.max_section_size
-        for index, e in enumerate(elements):
-            if not e.data or e.offset < 0 or e.offset + len(e.data) > limit:
-                raise RefusalError(Status.ERR_INVALID_PARAM, index)
-        self.need_active()
-        for index, e in enumerate(elements):
-            self.find(e.section_id, index)
-        for e in elements:
-            self._write(self.sections[e.section_id], e.offset, e.data, now_ns)
+    def still_expires(self, section_id: bytes, expiration_ns: int) -> bool:
+        """True: there is such a section, and this is still when it expires."""
+        section = self.sections.get(section_id)
+        return section is not None and section.expiration_ns == expiration_ns
 
-    def _write(self, section: Section, offset: int, data: bytes, now_ns: int) -> None:
+    def write(self, elements: tuple[wire.WriteElement, ...], stamp: Stamp, room: Room) -> None:
+        """Write all elements, or none."""
+        self.need_active()
+        sizes: dict[bytes, int] = {}
+        for index, e in enumerate(elements):
+            size = sizes.get(e.section_id)
+            if size is None:
+                size = len(self.find(e.section_id, index).data)
+            sizes[e.section_id] = max(size, e.offset + len(e.data))
+        growth = sum(size - len(self.sections[i].data) for i, size in sizes.items())
+        self._need_room(growth, room)
+        for e in elements:
+            self._write(self.sections[e.section_id], e.offset, e.data, stamp)
+
+    def _write(self, section: Section, offset: int, data: bytes, stamp: Stamp) -> None:
         old = section.data
         whole = offset == 0 and len(data) >= len(old)
         gap = bytes(max(0, offset - len(old)))
-        self._replace(section, old[:offset] + gap + data + old[offset + len(data) :], now_ns)
+        self._replace(section, old[:offset] + gap + data + old[offset + len(data) :], stamp)
         if whole:
             section.state = SectionState.VALID
 
-    def _replace(self, section: Section, data: bytes, now_ns: int) -> None:
-        self.used += len(data) - len(section.data)
+    def _replace(self, section: Section, data: bytes, stamp: Stamp) -> None:
+        growth = len(data) - len(section.data)
+        self.used += growth
+        self.memory += growth
         section.data = data
-        section.last_update_ns = max(section.last_update_ns, now_ns)
+        section.last_update_ns = max(section.last_update_ns, stamp.now_ns)
+        section.version = stamp.version
 
-    def overwrite(self, op: wire.SectionOverwrite, now_ns: int) -> None:
+    def overwrite(self, op: wire.SectionOverwrite, stamp: Stamp, room: Room) -> None:
         """Replace a section's whole content; create it where the request says so."""
-        if len(op.data) > self.attributes.max_section_size:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
         self.need_active()
         if op.create and op.section_id not in self.sections:
-            self.section_create(op.section_id, TIME_END, op.data, now_ns)
+            self.section_create(op.section_id, TIME_END, op.data, stamp, room)
             return
         section = self.find(op.section_id)
-        self._replace(section, op.data, now_ns)
+        self._need_room(len(op.data) - len(section.data), room)
+        self._replace(section, op.data, stamp)
         section.state = SectionState.VALID
 
     def read(self, elements: tuple[wire.ReadElement, ...]) -> tuple[bytes, ...]:
         """Return one part per element."""
-        if not 0 < len(elements) <= wire.ELEMENTS_MAX:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
         self.need_active()
-        return tuple(self._read(index, e) for index, e in enumerate(elements))
+        size = 0
+        for index, e in enumerate(elements):
+            end = len(self.find(e.section_id, index).data)
+            if e.offset > end:
+                raise invalid(f"offset {e.offset}, the section ends at {end}", index)
+            size += end - e.offset if e.size is None else min(e.size, end - e.offset)
+            if size > wire.CALL_SIZE_MAX:
+                rule = f"over {wire.CALL_SIZE_MAX} bytes in one read; read in parts"
+                raise RefusalError(Status.ERR_NO_RESOURCES, rule, index)
+        return tuple(self._read(e) for e in elements)
 
-    def _read(self, index: int, e: wire.ReadElement) -> bytes:
-        if e.size is not None and not 0 <= e.size <= self.attributes.max_section_size:
-            raise RefusalError(Status.ERR_INVALID_PARAM, index)
-        data = self.find(e.section_id, index).data
-        if not 0 <= e.offset <= len(data):
-            raise RefusalError(Status.ERR_INVALID_PARAM, index)
+    def _read(self, e: wire.ReadElement) -> bytes:
+        data = self.sections[e.section_id].data
         return data[e.offset :] if e.size is None else data[e.offset : e.offset + e.size]
 
     def chosen(self, op: wire.SectionsGet) -> tuple[bytes, ...]:
         """Return the ids of the sections that an iteration shows, in creation order."""
-        timed = (wire.SectionsChosen.LEQ_EXPIRATION_TIME, wire.SectionsChosen.GEQ_EXPIRATION_TIME)
-        if op.chosen in timed and op.expiration_ns < 0:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
         self.need_active()
         return tuple(i for i, section in self.sections.items() if _shows(op, section))
 
@@ -241,7 +291,8 @@ class Checkpoint:
     def descriptor(self, section_id: bytes) -> wire.Section:
         """Return the descriptor of a section."""
         s = self.find(section_id)
-        return wire.Section(section_id, s.expiration_ns, len(s.data), s.state, s.last_update_ns)
+        size = len(s.data)
+        return wire.Section(section_id, s.expiration_ns, size, s.state, s.last_update_ns, s.version)
 
     def info(self) -> wire.CheckpointInfo:
         """Return what operators see."""
@@ -264,7 +315,7 @@ class Checkpoint:
 
     def check(self) -> None:
         """Assert every invariant."""
-        assert self.used == sum(len(s.data) for s in self.sections.values())
+        assert (self.used, self.memory) == self._measured()
         assert self.deadline_ns is None or not self.opens
         assert self.linked or self.opens, "an unlinked checkpoint lives by its opens"
         assert (b"" in self.sections) == (self.attributes.max_sections == 1)

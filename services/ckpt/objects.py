@@ -70,13 +70,6 @@ class Tombstones:
                 break
             del self._deleted[oldest]
 
-    def discard(self, uid: bytes) -> None:
-        """Forget that a checkpoint was deleted: another side brings it back."""
-        self._deleted.pop(uid, None)
-
-    def __contains__(self, uid: bytes) -> bool:
-        return uid in self._deleted
-
     def uids(self) -> tuple[bytes, ...]:
         """Return the uids, oldest first."""
         return tuple(self._deleted)
@@ -122,7 +115,7 @@ def dump(c: Checkpoint) -> list[bytes]:
             ],
             [[*key, o.node_id, o.flags, int(o.level)] for key, o in sorted(c.opens.items())],
             [
-                [i, len(s.data), s.expiration_ns, s.last_update_ns, int(s.state)]
+                [i, len(s.data), s.expiration_ns, s.last_update_ns, s.version, int(s.state)]
                 for i, s in c.sections.items()
             ],
         ]
@@ -168,7 +161,6 @@ def load(data: bytes) -> Checkpoint:
             deadline,
             generation,
             generated,
-            sum(len(s.data) for s in sections.values()),
             mutations,
             {(SessionId(s), h): Opening(NodeId(n), f, Level(v)) for s, h, n, f, v in opens},
             sections,
@@ -179,9 +171,9 @@ def load(data: bytes) -> Checkpoint:
 
 def _sections(metas: list[Any], data: bytes, begin: int) -> dict[bytes, Section]:
     sections: dict[bytes, Section] = {}
-    for i, size, expiration, update, state in metas:
+    for i, size, expiration, update, version, state in metas:
         part = data[begin : begin + size]
-        sections[i] = Section(part, expiration, update, SectionState(state))
+        sections[i] = Section(part, expiration, update, version, SectionState(state))
         begin += size
     if begin != len(data):
         raise DecodeError(f"checkpoint: {len(data)} bytes, expected {begin}")
@@ -217,7 +209,6 @@ def merged(mine: Checkpoint | None, f: Foreign, policy: Policy) -> Checkpoint | 
         content.deadline_ns,
         content.generation,
         content.generated,
-        content.used,
         content.mutations,
         {} if mine is None else dict(mine.opens),
         content.sections,
@@ -251,5 +242,4 @@ def _content(
             for section_id, section in loser.sections.items():
                 if len(winner.sections) < limit and section_id not in winner.sections:
                     winner.sections[section_id] = section
-            winner.used = sum(len(s.data) for s in winner.sections.values())
     return winner

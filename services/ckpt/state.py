@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Level, OpenFlags
 from openais.wire.codec import DecodeError
 from openais.wire.status import TIME_END, Status
-from services.ckpt import objects
-from services.ckpt.checkpoint import Checkpoint, Opening, OpenKey, RefusalError
+from services.ckpt import checkpoint, objects, rules
+from services.ckpt.checkpoint import Checkpoint, Opening, OpenKey, Room, Stamp
 from services.ckpt.objects import Policy, Tombstones
+from services.ckpt.rules import OfHandle, ReadOfHandle, RefusalError, invalid
 from services.kit.machine import (
     REST,
     Answer,
@@ -32,18 +34,6 @@ from services.kit.machine import (
 UID: Final = struct.Struct(">QIQ")  # ring sequence, creator node, counter
 KNOWN_FLAGS: Final = OpenFlags.READ | OpenFlags.WRITE | OpenFlags.CREATE
 EXPIRED_MAX: Final = 256  # operations proposed at a time
-
-OfHandle: TypeAlias = (
-    wire.RetentionDurationSet
-    | wire.ActiveReplicaSet
-    | wire.SectionCreate
-    | wire.SectionDelete
-    | wire.SectionExpirationTimeSet
-    | wire.Write
-    | wire.SectionOverwrite
-    | wire.Synchronize
-)
-ReadOfHandle: TypeAlias = wire.StatusGet | wire.Read | wire.SectionsGet | wire.SectionGet
 
 
 class Checkpoints:
@@ -64,11 +54,15 @@ class Checkpoints:
         self._counter = 0
         self._checkpoints: dict[bytes, Checkpoint] = {}  # by uid
         self._names: dict[bytes, Checkpoint] = {}  # the linked ones
+        self._memory = 0  # bytes that all take
         self._opens: dict[SessionId, dict[int, Checkpoint]] = {}
         self._timers: list[tuple[int, bytes, bytes | None]] = []  # heap; None: retention
         self._adopted: Final[set[bytes]] = set()  # merged; the view tells who has them open
 
     # Operations
+
+    def speak(self, version: int) -> None:
+        """Do nothing: there is one version."""
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         """Apply one ordered operation."""
@@ -85,9 +79,7 @@ class Checkpoints:
                 try:
                     return [Answer(caller, Status.OK, self._serve(operation, caller, context))]
                 except RefusalError as refusal:
-                    index = refusal.index
-                    detail = None if index is None else wire.Erroneous(index)
-                    return [Answer(caller, refusal.status, detail)]
+                    return [Answer(caller, refusal.status, refusal.detail)]
 
     def _serve(self, operation: Any, caller: Caller, context: Context) -> Any:
         match operation:
@@ -111,7 +103,7 @@ class Checkpoints:
             ):
                 return self._change(operation, caller, context)
             case _:
-                raise RefusalError(Status.ERR_INVALID_PARAM)
+                raise invalid(f"{type(operation).__name__} is no request of a client here")
 
     def read(self, operation: Any, context: Context) -> Answer:
         """Answer from the present state."""
@@ -120,9 +112,7 @@ class Checkpoints:
         try:
             return Answer(caller, Status.OK, self._read(operation, caller))
         except RefusalError as refusal:
-            index = refusal.index
-            detail = None if index is None else wire.Erroneous(index)
-            return Answer(caller, refusal.status, detail)
+            return Answer(caller, refusal.status, refusal.detail)
 
     def _read(self, operation: Any, caller: Caller) -> Any:
         match operation:
@@ -134,13 +124,14 @@ class Checkpoints:
             case wire.StatusGet() | wire.Read() | wire.SectionsGet() | wire.SectionGet():
                 return self._read_one(operation, caller)
             case _:
-                raise RefusalError(Status.ERR_INVALID_PARAM)
+                raise invalid(f"{type(operation).__name__} is no request of a client here")
 
     def _read_one(self, operation: ReadOfHandle, caller: Caller) -> Any:
         c, opening = self._find(caller, operation.handle)
+        rules.check_read(operation, c.attributes)
         always = isinstance(operation, wire.Read)
         if not opening.flags & OpenFlags.READ and (always or opening.level >= Level.B_02):
-            raise RefusalError(Status.ERR_ACCESS)
+            raise RefusalError(Status.ERR_ACCESS, "not opened with READ")
         match operation:
             case wire.StatusGet():
                 return c.status()
@@ -154,7 +145,7 @@ class Checkpoints:
     def _dump(self, operation: wire.CheckpointDump) -> wire.Dump:
         c = self._names.get(operation.name)
         if c is None:
-            raise RefusalError(Status.ERR_NOT_EXIST)
+            raise unknown_name(operation.name)
         ids = list(c.sections)[operation.after :]
         sections: list[wire.SectionDump] = []
         size = 0
@@ -174,30 +165,42 @@ class Checkpoints:
         created = c is None
         if c is None:
             if not op.flags & OpenFlags.CREATE:
-                raise RefusalError(Status.ERR_NOT_EXIST)
-            if len(self._checkpoints) >= wire.CHECKPOINTS_MAX:
-                raise RefusalError(Status.ERR_NO_RESOURCES)
+                raise unknown_name(op.name)
+            self._need_place(op.name)
             assert op.attributes is not None
             c = self._create(op.name, op.attributes, caller, context)
         elif op.attributes is not None and not c.same(op.attributes):
-            raise RefusalError(Status.ERR_EXIST)
+            rule = f"there with other attributes: {c.attributes}"
+            raise RefusalError(Status.ERR_EXIST, rule)
         key = (caller.session, op.handle)
         self._opened(key, c, Opening(caller.node_id, op.flags, op.level))
         return wire.Opened(c.attributes, created)
 
     def _check_open(self, op: wire.Open, caller: Caller) -> None:
         """Check what can be checked without the checkpoint (section 3.6.2)."""
-        if op.flags & ~KNOWN_FLAGS or not op.flags:
-            raise RefusalError(Status.ERR_BAD_FLAGS)
         opens = self._opens.get(caller.session, {})
-        named = 0 < len(op.name) <= wire.NAME_SIZE_MAX
-        fits = bool(op.flags & OpenFlags.CREATE) == (op.attributes is not None)
-        if not named or not fits or op.handle in opens:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
-        if op.attributes is not None and wire.attributes_rule(op.attributes) is not None:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
+        _check_name(op.name)
+        broken = None if op.attributes is None else wire.attributes_rule(op.attributes)
+        if broken is not None:
+            raise invalid(broken)
+        if op.flags & ~KNOWN_FLAGS or not op.flags:
+            raise RefusalError(Status.ERR_BAD_FLAGS, f"flags {op.flags:#x}")
+        if bool(op.flags & OpenFlags.CREATE) != (op.attributes is not None):
+            raise invalid("attributes are given with CREATE, and only then")
+        if op.handle in opens:
+            raise invalid(f"handle {op.handle} is in use")
         if len(opens) >= wire.OPENS_PER_SESSION_MAX:
-            raise RefusalError(Status.ERR_NO_RESOURCES)
+            rule = f"{wire.OPENS_PER_SESSION_MAX} checkpoints are open in this session"
+            raise RefusalError(Status.ERR_NO_RESOURCES, rule)
+
+    def _need_place(self, name: bytes) -> None:
+        """Refuse one checkpoint more where it has no room."""
+        if len(self._checkpoints) >= wire.CHECKPOINTS_MAX:
+            rule = f"there are {wire.CHECKPOINTS_MAX} checkpoints"
+            raise RefusalError(Status.ERR_NO_RESOURCES, rule)
+        if self._memory + checkpoint.CHECKPOINT_OVERHEAD + len(name) > wire.MEMORY_MAX:
+            rule = f"checkpoints take {self._memory} bytes, limit {wire.MEMORY_MAX}"
+            raise RefusalError(Status.ERR_NO_MEMORY, rule)
 
     def _create(
         self, name: bytes, attributes: wire.Attributes, caller: Caller, context: Context
@@ -207,19 +210,25 @@ class Checkpoints:
         uid = UID.pack(context.view.ring.seq, caller.node_id, self._counter)
         c = Checkpoint(uid, name, attributes, context.now_ns)
         self.objects.touch(uid)
-        c.create_default(context.now_ns)
+        c.create_default(c.stamp(context.now_ns, context.view.ring))
+        self._memory += c.memory
         self._checkpoints[uid] = self._names[name] = c
         return c
 
     def _opened(self, key: OpenKey, c: Checkpoint, opening: Opening) -> None:
-        self.objects.touch(c.uid)
+        self._changing(c)
         c.opened(key, opening)
         self._opens.setdefault(key[0], {})[key[1]] = c
+
+    def _changing(self, c: Checkpoint) -> None:
+        """Count a change that is about to be made: nothing can refuse it any more."""
+        self.objects.touch(c.uid)
+        c.mutations += 1
 
     def _find(self, caller: Caller, handle: int) -> tuple[Checkpoint, Opening]:
         c = self._opens.get(caller.session, {}).get(handle)
         if c is None:
-            raise RefusalError(Status.ERR_BAD_HANDLE)
+            raise RefusalError(Status.ERR_BAD_HANDLE, f"handle {handle} is not open")
         return c, c.opens[caller.session, handle]
 
     def _close(self, key: OpenKey, now_ns: int) -> None:
@@ -227,7 +236,7 @@ class Checkpoints:
         c = self._opens[session].pop(handle)
         if not self._opens[session]:
             del self._opens[session]
-        self.objects.touch(c.uid)
+        self._changing(c)
         if c.closed(key, now_ns):
             self._delete(c, now_ns)
         elif c.deadline_ns is not None:
@@ -238,19 +247,18 @@ class Checkpoints:
         self.objects.touch(REST)
         self._tombstones.add(c.uid, now_ns)
         del self._checkpoints[c.uid]
+        self._memory -= c.memory
         if self._names.get(c.name) is c:
             del self._names[c.name]
 
     def _unlink(self, name: bytes, now_ns: int) -> None:
-        if not 0 < len(name) <= wire.NAME_SIZE_MAX:
-            raise RefusalError(Status.ERR_INVALID_PARAM)
+        _check_name(name)
         c = self._names.get(name)
         if c is None:
-            raise RefusalError(Status.ERR_NOT_EXIST)
-        self.objects.touch(c.uid)
+            raise unknown_name(name)
+        self._changing(c)
         del self._names[name]
         c.linked = False
-        c.mutations += 1
         if not c.opens:
             self._delete(c, now_ns)
 
@@ -258,38 +266,45 @@ class Checkpoints:
 
     def _change(self, op: OfHandle, caller: Caller, context: Context) -> Any:
         c, opening = self._find(caller, op.handle)
+        rules.check_change(op, c.attributes)
         free = isinstance(op, wire.RetentionDurationSet) and opening.level < Level.B_02
         if not opening.flags & OpenFlags.WRITE and not free:
-            raise RefusalError(Status.ERR_ACCESS)
+            raise RefusalError(Status.ERR_ACCESS, "not opened with WRITE")
+        if isinstance(op, wire.Synchronize):
+            if c.synchronous:
+                rule = "WR_ALL_REPLICAS: a write has reached all replicas when it returns"
+                raise RefusalError(Status.ERR_BAD_OPERATION, rule)
+            return c.need_active()
         self.objects.touch(c.uid)
+        before = c.memory
+        result = self._apply_change(c, op, caller, context)
+        self._memory += c.memory - before
+        c.mutations += 1
+        return result
+
+    def _apply_change(self, c: Checkpoint, op: OfHandle, caller: Caller, context: Context) -> Any:
         match op:
             case wire.RetentionDurationSet():
-                _retention_set(c, op.duration_ns)
-                c.mutations += 1
-                return None
+                return _retention_set(c, op.duration_ns)
             case wire.ActiveReplicaSet():
                 if not c.collocated:
-                    raise RefusalError(Status.ERR_BAD_OPERATION)
+                    rule = "only asynchronous, collocated checkpoints have an active replica"
+                    raise RefusalError(Status.ERR_BAD_OPERATION, rule)
                 c.active = caller.node_id
-                c.mutations += 1
                 return None
-            case wire.Synchronize():
-                if c.synchronous:
-                    raise RefusalError(Status.ERR_BAD_OPERATION)
-                return c.need_active()
             case _:
-                changed = self._change_section(c, op, context.now_ns)
-                c.mutations += 1
-                return changed
+                stamp = c.stamp(context.now_ns, context.view.ring)
+                return self._change_section(c, op, stamp)
 
-    def _change_section(self, c: Checkpoint, op: Any, now_ns: int) -> Any:
+    def _change_section(self, c: Checkpoint, op: Any, stamp: Stamp) -> Any:
+        room = Room(wire.MEMORY_MAX - self._memory, strict=False)
         match op:
             case wire.SectionOverwrite():
-                return c.overwrite(op, now_ns)
+                return c.overwrite(op, stamp, room)
             case wire.Write():
-                return c.write(op.elements, now_ns)
+                return c.write(op.elements, stamp, room)
             case wire.SectionCreate():
-                created = c.section_create(op.section_id, op.expiration_ns, op.data, now_ns)
+                created = c.section_create(op.section_id, op.expiration_ns, op.data, stamp, room)
                 self._arm(c, created, op.expiration_ns)
                 return wire.SectionCreated(created)
             case wire.SectionDelete():
@@ -349,12 +364,12 @@ class Checkpoints:
 
     def _section_expire(self, op: wire.SectionExpire) -> None:
         c = self._checkpoints.get(op.uid)
-        section = c.sections.get(op.section_id) if c is not None else None
-        if c is not None and section is not None and section.expiration_ns == op.expiration_ns:
-            self.objects.touch(c.uid)
-            c.used -= len(section.data)
-            del c.sections[op.section_id]
-            c.mutations += 1
+        if c is None or not c.still_expires(op.section_id, op.expiration_ns):
+            return
+        self._changing(c)
+        before = c.memory
+        c.remove(op.section_id)
+        self._memory += c.memory - before
 
     # Sessions and views
 
@@ -397,7 +412,7 @@ class Checkpoints:
                 self._reopen(node_id, told)
         for c in self._checkpoints.values():
             if c.active is not None and c.active not in view.members:
-                self.objects.touch(c.uid)
+                self._changing(c)
                 c.active = None
         for uid in sorted(self._adopted):
             self._end_of_use(uid, context.now_ns)
@@ -442,6 +457,7 @@ class Checkpoints:
         c = self._checkpoints.pop(uid, None)
         if c is None:
             return
+        self._memory -= c.memory
         if self._names.get(c.name) is c:
             del self._names[c.name]
         for session, handle in c.opens:
@@ -452,6 +468,7 @@ class Checkpoints:
     def _add(self, c: Checkpoint) -> None:
         self.objects.touch(c.uid)
         self._checkpoints[c.uid] = c
+        self._memory += c.memory
         if c.linked:
             self._names[c.name] = c
         for session, handle in c.opens:
@@ -483,8 +500,6 @@ class Checkpoints:
                 self._forget(f.name)
             self._settle_name(merged, f, context.now_ns)
             if merged.linked or self._policy.detaches:
-                self.objects.touch(REST)
-                self._tombstones.discard(f.name)
                 self._add(merged)
                 self._adopted.add(f.name)
 
@@ -511,7 +526,7 @@ class Checkpoints:
         c = self._checkpoints.get(uid)
         if c is None:
             return
-        self.objects.touch(c.uid)
+        self._changing(c)
         if c.active not in {o.node_id for o in c.opens.values()}:
             c.active = None
         if c.opens or (c.linked and c.deadline_ns is not None):
@@ -523,9 +538,9 @@ class Checkpoints:
 
     def check(self) -> None:
         """Assert every invariant."""
+        assert self._memory == sum(c.memory for c in self._checkpoints.values())
         for c in self._checkpoints.values():
             c.check()
-            assert c.uid not in self._tombstones
             assert not c.linked or self._names[c.name] is c
             assert all(self._opens[s][h] is c for s, h in c.opens)
         assert sum(map(len, self._opens.values())) == sum(
@@ -538,22 +553,24 @@ class Checkpoints:
             "checkpoints": len(self._checkpoints),
             "sections": sum(len(c.sections) for c in self._checkpoints.values()),
             "data_bytes": sum(c.used for c in self._checkpoints.values()),
+            "memory_bytes": self._memory,
+            "memory_bytes_max": wire.MEMORY_MAX,
             "opens": sum(map(len, self._opens.values())),
             "tombstones": len(self._tombstones.uids()),
         }
 
 
+def _check_name(name: bytes) -> None:
+    if not 0 < len(name) <= wire.NAME_SIZE_MAX:
+        raise invalid(f"name: 1..{wire.NAME_SIZE_MAX} bytes, not {len(name)}")
+
+
+def unknown_name(name: bytes) -> RefusalError:
+    """Return the refusal of a name that no linked checkpoint has."""
+    return RefusalError(Status.ERR_NOT_EXIST, f"there is no checkpoint {name!r}")
+
+
 def _retention_set(c: Checkpoint, duration_ns: int) -> None:
-    if duration_ns < 0:
-        raise RefusalError(Status.ERR_INVALID_PARAM)
     if not c.linked:
-        raise RefusalError(Status.ERR_BAD_OPERATION)
-    a = c.attributes
-    c.attributes = wire.Attributes(
-        a.creation_flags,
-        a.checkpoint_size,
-        duration_ns,
-        a.max_sections,
-        a.max_section_size,
-        a.max_section_id_size,
-    )
+        raise RefusalError(Status.ERR_BAD_OPERATION, "unlinked: it is deleted at its last close")
+    c.attributes = dataclasses.replace(c.attributes, retention_duration=duration_ns)

@@ -127,4 +127,4 @@ def main() -> int:
     def machine(config: NodeConfig) -> LoggedMembership:
         return LoggedMembership(own_node(config, boot_timestamp_ns(config.system.run_dir)))
 
-    return run(NAME, machine, OPERATIONS)
+    return run(NAME, machine, OPERATIONS, needs_quorum=False)

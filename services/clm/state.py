@@ -79,6 +79,9 @@ class Membership:
 
     # Operations
 
+    def speak(self, version: int) -> None:
+        """Do nothing: there is one version."""
+
     def apply(self, operation: wire.Track | wire.TrackStop, context: Context) -> list[Effect]:
         """Apply one ordered operation."""
         caller = context.caller

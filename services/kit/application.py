@@ -6,18 +6,25 @@ Every replica does the same with each; what concerns a session of this node is t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from openais.wire.codec import DecodeError
 from openais.wire.status import Status
 from services.kit import entries
-from services.kit.effects import Effect, Ended, FencePassed, Opened, Replied, Told
+from services.kit.effects import (
+    Effect,
+    Ended,
+    FencePassed,
+    Opened,
+    Replied,
+    Stale,
+    Told,
+)
 from services.kit.machine import (
     Answer,
     Caller,
     Context,
-    Machine,
     NodeId,
     Notifications,
     Notify,
@@ -29,49 +36,36 @@ from services.kit.machine import (
     Waits,
 )
 from services.kit.machine import Effect as MachineEffect
-from services.kit.sessions import Place, Record, Sessions
+from services.kit.sessions import Place, Record
 
+if TYPE_CHECKING:
+    from services.kit.replica import Replica
 
-@dataclass(slots=True)
-class ApplicationStats:
-    """Counters of what was applied."""
-
-    operations_applied: int = 0
-    operations_repeated: int = 0
-    operations_early: int = 0  # one before it in its session was missing
-    operations_without_session: int = 0
-    operations_failed: int = 0
-    operations_malformed: int = 0
-    requests_cancelled: int = 0
-    sessions_overflowed: int = 0
+NO_QUORUM_RULE: Final = b"this side of the cluster has no quorum"
+UNKNOWN_RULE: Final = b"not an operation of the version that the group speaks"
 
 
 class Application:
     """See the module.
 
     Args:
-        me: this node.
-        machine: of the service.
-        sessions: of the service.
+        replica: whose machine and sessions these are.
         notifications: how many are kept, and what happens to more.
         emit: takes what the process has to do.
     """
 
     def __init__(
-        self,
-        me: NodeId,
-        machine: Machine,
-        sessions: Sessions,
-        notifications: Notifications,
-        emit: Callable[[Effect], None],
+        self, replica: Replica, notifications: Notifications, emit: Callable[[Effect], None]
     ) -> None:
-        self.stats: Final = ApplicationStats()
+        machine = replica.machine
         self.waits: Final = machine if isinstance(machine, Waits) else None
         self._resumes: Final = machine if isinstance(machine, Resumes) else None
         self._paced: Final = machine if isinstance(machine, Paced) else None
-        self._me: Final = me
+        self._replica: Final = replica
+        self._me: Final = replica.me
         self._machine: Final = machine
-        self._sessions: Final = sessions
+        self._sessions: Final = replica.sessions
+        self._versions: Final = replica.versions
         self._notifications: Final = notifications
         self._emit: Final = emit
         self._overflowed: Final[dict[SessionId, None]] = {}  # to be closed with this entry
@@ -89,9 +83,8 @@ class Application:
         match entry:
             case entries.Own():
                 self._own(entry, context)
-            case entries.SessionOpened(session):
-                self._sessions.opened(SessionId(session), context.sender)
-                self._tell_opened(context.sender, SessionId(session))
+            case entries.SessionOpened():
+                self._session_opened(entry, context)
             case entries.SessionResumed():
                 self._session_resumed(SessionId(entry.session), entry.notified, context)
             case entries.SessionClosed():
@@ -124,11 +117,11 @@ class Application:
         session = SessionId(entry.session)
         record = self._sessions.open.get(session)
         if record is None or record.node_id != node:
-            self.stats.operations_without_session += 1
+            self._replica.stats.operations_without_session += 1
             return
         place = record.place(entry.number, entry.after)
         if place is Place.EARLY:
-            self.stats.operations_early += 1
+            self._replica.stats.operations_early += 1
         elif place is Place.KNOWN:
             self._repeat(session, record, entry.number)
         else:
@@ -141,27 +134,31 @@ class Application:
     def _request(
         self, entry: entries.Operation, record: Record, context: Context, caller: Caller
     ) -> None:
+        if not self._replica.acts:
+            self._replica.stats.operations_without_quorum += 1
+            self._answered(record, caller, record.without_quorum, NO_QUORUM_RULE)
+            return
         try:
-            operation = self._machine.table.decode(entry.body)
-        except DecodeError as error:
-            self._answered(record, caller, Status.ERR_INVALID_PARAM, str(error).encode())
+            operation = self._machine.table.decode(entry.body, self._versions.spoken.service)
+        except DecodeError:
+            self._answered(record, caller, Status.ERR_INVALID_PARAM, UNKNOWN_RULE)
             return
         try:
             effects = self._machine.apply(operation, context)
         except Exception:
             # The same bug fires on every replica: all answer alike and go on if the state holds.
-            self.stats.operations_failed += 1
+            self._replica.stats.operations_failed += 1
             self._machine.check()
             self._answered(record, caller, Status.ERR_LIBRARY, b"a bug in the service; see its log")
             return
-        self.stats.operations_applied += 1
+        self._replica.stats.operations_applied += 1
         self.perform(effects)
         if self.waits is None and entry.number in record.waiting:
             self._answered(record, caller, Status.ERR_LIBRARY, b"a bug in the service: no answer")
 
     def _repeat(self, session: SessionId, record: Record, number: int) -> None:
         """Answer a request that was sent again as before."""
-        self.stats.operations_repeated += 1
+        self._replica.stats.operations_repeated += 1
         if number not in record.waiting and number > record.acknowledged:
             self._reply(session, record, number)
 
@@ -179,7 +176,7 @@ class Application:
         if not record.cancel(entry.number):
             self._reply(session, record, entry.number)
             return
-        self.stats.requests_cancelled += 1
+        self._replica.stats.requests_cancelled += 1
         caller = Caller(context.sender, session, entry.number)
         if self.waits is not None:
             self.perform(self.waits.cancelled(caller, replace(context, caller=caller)))
@@ -187,14 +184,35 @@ class Application:
         self._answered(record, caller, entry.status, reason)
 
     def _own(self, entry: entries.Own, context: Context) -> None:
+        if not self._replica.acts:
+            return
         try:
-            operation = self._machine.table.decode(entry.body)
+            operation = self._machine.table.decode(entry.body, self._versions.spoken.service)
         except DecodeError:
-            self.stats.operations_malformed += 1
+            self._replica.stats.entries_malformed += 1
             return
         self.perform(self._machine.apply(operation, context))
 
     # Sessions
+
+    def _session_opened(self, entry: entries.SessionOpened, context: Context) -> None:
+        session, lasts = SessionId(entry.session), entry.outlives_membership
+        if self._replica.acts or lasts:
+            self._sessions.opened(session, context.sender, outlives_membership=lasts)
+            self._tell_opened(context.sender, session)
+        elif context.sender == self._me:
+            self._emit(Stale(session))
+
+    def end_stale(self, context: Context) -> None:
+        """End the sessions that do not outlive the membership of their node."""
+        for session in sorted(self._sessions.open):
+            record = self._sessions.open[session]
+            if record.outlives_membership:
+                continue
+            self._replica.stats.sessions_stale += 1
+            self._close(session, context)
+            if record.node_id == self._me:
+                self._emit(Stale(session))
 
     def _tell_opened(self, node: NodeId, session: SessionId) -> None:
         record = self._sessions.open.get(session)
@@ -238,7 +256,7 @@ class Application:
             record = self._sessions.open.get(session)
             if record is None:
                 continue
-            self.stats.sessions_overflowed += 1
+            self._replica.stats.sessions_overflowed += 1
             if record.node_id == self._me:
                 self._emit(Ended(session))
             self._close(session, replace(context, sender=record.node_id))
@@ -251,13 +269,17 @@ class Application:
             match effect:
                 case Answer(caller, status, result):
                     record = self._sessions.find(caller.session)
-                    body = b"" if result is None else self._machine.table.encode(result)
+                    body = b"" if result is None else self.encoded(result)
                     if record is not None:
                         self._answered(record, caller, status, body)
                 case Notify(session, message):
                     record = self._sessions.find(session)
                     if record is not None:
-                        self._notify(session, record, self._machine.table.encode(message))
+                        self._notify(session, record, self.encoded(message))
+
+    def encoded(self, message: Any) -> bytes:
+        """Encode a message of the machine as the version that the group speaks."""
+        return self._machine.table.encode(message, self._versions.spoken.service)
 
     def _answered(self, record: Record, caller: Caller, status: Status, body: bytes) -> None:
         if record.answer(caller.number, (status, body)) and record.node_id == self._me:

@@ -1,4 +1,4 @@
-"""What a replica asks the process around it to do, and how far it is. Pure."""
+"""What a replica asks its process to do, how far it is, what it counts. Pure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,25 @@ class State(Enum):
     JOINING = "joining"  # no state yet, or not in force
     MERGING = "merging"  # has a state; replicas meet
     LIVE = "live"
+
+
+@dataclass(slots=True)
+class ReplicaStats:
+    """Counters of a replica."""
+
+    operations_applied: int = 0
+    operations_repeated: int = 0
+    operations_early: int = 0  # one before it in its session was missing
+    operations_without_session: int = 0
+    operations_failed: int = 0
+    operations_without_quorum: int = 0
+    requests_cancelled: int = 0
+    sessions_stale: int = 0
+    sessions_overflowed: int = 0
+    entries_malformed: int = 0
+    meetings: int = 0
+    states_received: int = 0
+    states_sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +85,13 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Stale:
+    """A session of this node ended because its side of the cluster lost the quorum."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
 class FencePassed:
     """Everything before this node's fence is applied."""
 
@@ -92,4 +118,23 @@ class Rejoin:
     rule: str
 
 
-Effect: TypeAlias = Send | Replied | Told | Opened | Ended | FencePassed | Dropped | Moved | Rejoin
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The group speaks versions that this process does not: it must end."""
+
+    rule: str
+
+
+Effect: TypeAlias = (
+    Send
+    | Replied
+    | Told
+    | Opened
+    | Ended
+    | Stale
+    | FencePassed
+    | Dropped
+    | Moved
+    | Rejoin
+    | LeftOut
+)

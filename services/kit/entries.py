@@ -6,13 +6,16 @@ An operation carries the client's bytes undecoded. Versioned apart from the rele
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from openais.wire.codec import Table
+from openais.wire.codec import Buffer, Table, tag_of
 from openais.wire.status import Status
+from services.kit import versions
+from services.kit.quorum import NO_QUORUM, Ballot
+from services.kit.versions import Span
 
-VERSION: Final = 1
-VERSION_MIN: Final = 1
+VERSION: Final = 2  # since 2: ballots, versions of the service, Offer
+VERSION_MIN: Final = 2  # 1 did not count votes
 CHUNK_SIZE_MAX: Final = 256 << 10  # bytes of state in one entry
 ENTRY_SIZE_MAX: Final = 65 << 20  # bytes of one entry, before it is cut into fragments
 
@@ -42,6 +45,7 @@ class SessionOpened:
     """A client opened a session at the sender's node."""
 
     session: bytes
+    outlives_membership: bool = False  # it does not go stale when its side loses the quorum
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,10 @@ class RoundId:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """What a member remembers when replicas meet."""
+    """What a member remembers when replicas meet.
+
+    Every version must be able to read it: new fields go last, with a default.
+    """
 
     round: RoundId
     now_ns: int
@@ -110,6 +117,16 @@ class Announce:
     applied: int  # entries that made the state
     sessions: bytes  # those of its node, packed
     report: bytes  # of the machine
+    service_version: int = 0
+    service_version_min: int = 0
+    ballot: Ballot = NO_QUORUM
+    quorate_steps: int = 0  # of its state, made with a quorum; 0 where none is configured
+
+    @property
+    def offer(self) -> versions.Offer:
+        """Return what the member can speak."""
+        own = Span(self.service_version, self.service_version_min)
+        return versions.Offer(Span(self.version, self.version_min), own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +136,22 @@ class Settle:
     round: RoundId
     now_ns: int
     nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A process took a seat over, and speaks these versions."""
+
+    version: int
+    version_min: int
+    service_version: int
+    service_version_min: int
+
+    @property
+    def offer(self) -> versions.Offer:
+        """Return what the process can speak."""
+        own = Span(self.service_version, self.service_version_min)
+        return versions.Offer(Span(self.version, self.version_min), own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +186,25 @@ TABLE: Final = Table(
         8: Settle,
         9: Chunk,
         10: Fragment,
-        11: Cancelled,
-        12: SessionResumed,
+        11: Offer,
+        12: Cancelled,
+        13: SessionResumed,
     },
+    version=VERSION,
+    version_min=VERSION_MIN,
 )
+
+_ANNOUNCE: Final = TABLE.tag(Announce)
+
+
+def decode(data: Buffer, version: int) -> Any:
+    """Decode an entry as the version that the group speaks; 0: none is agreed yet.
+
+    An announcement is read whole: it is what a version is agreed by.
+
+    Raises:
+        DecodeError: not an entry of that version.
+    """
+    if version == VERSION or not version or tag_of(data) == _ANNOUNCE:
+        return TABLE.decode(data)
+    return TABLE.decode(data, version)

@@ -43,6 +43,8 @@ class View:
     members: tuple[NodeId, ...]  # sorted
     joined: tuple[NodeId, ...]  # new since the last view, or apart from us meanwhile; sorted
     left: tuple[tuple[NodeId, Reason], ...]  # sorted by node
+    quorate: bool = True  # its members may act for the whole cluster, or no quorum is configured
+    version: int = 1  # of the service's protocol that its members speak
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,14 @@ class Machine(Protocol):
     @property
     def table(self) -> Table:
         """The service's protocol: operations, results, notifications."""
+
+    def speak(self, version: int) -> None:
+        """Go on in this version of the protocol: `dump` and effects as that version has them.
+
+        Told before anything else and whenever the group's version changes, up or down. The kit
+        encodes and decodes messages by it (`codec.added`); what else differs is the machine's.
+        Touches the objects that are dumped otherwise then.
+        """
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         """Apply one ordered operation. Also those that `expired` proposed (caller None)."""

@@ -8,11 +8,13 @@ A view in which nobody is new comes into force by one ordered `Settle`; operatio
 When somebody is new, every member announces what it remembers, operations wait, and when all have
 announced, the side with the most members (then the most applied entries, then the lowest id) wins.
 Its members go on at once; the lowest of them sends the state to those that lack it, who apply
-what waited afterwards.
+what waited afterwards. Quorum, where there is one: the side with the most quorate steps wins; a
+minority applies no request, from the event on that tells that the others are gone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +24,17 @@ from openais.wire.codec import DecodeError, pack_state, unpack_bundle, unpack_st
 from openais.wire.port import Reason, RingId
 from services.kit import entries
 from services.kit.application import Application
-from services.kit.effects import Dropped, Effect, Moved, Now, Rejoin, Send, State
+from services.kit.effects import (
+    Dropped,
+    Effect,
+    LeftOut,
+    Moved,
+    Now,
+    Rejoin,
+    ReplicaStats,
+    Send,
+    State,
+)
 from services.kit.entries import RoundId
 from services.kit.machine import (
     KEPT,
@@ -34,7 +46,9 @@ from services.kit.machine import (
     View,
 )
 from services.kit.memory import Memory
+from services.kit.quorum import NO_QUORUM, Ballot, Quorum
 from services.kit.sessions import Sessions
+from services.kit.versions import Offer, Span, Versions, unspeakable
 
 ANNOUNCE_NS: Final = 6_000_000_000  # who has not announced by then is left out; > seat grace
 SETTLE_AGAIN_NS: Final = 500_000_000  # a settle that was lost with its sender is sent again
@@ -60,6 +74,7 @@ class _Transfer:
     round: RoundId
     donor: int
     receivers: frozenset[int]
+    together: bool  # who has the state is no quorum without those that receive it: all wait
     settle: _Plan
     last_ns: int
     position: int = 0
@@ -83,34 +98,40 @@ class _Partial:
     size: int = 0
 
 
-@dataclass(slots=True)
-class ReplicaStats:
-    """Counters of a replica."""
-
-    entries_malformed: int = 0
-    meetings: int = 0
-    states_received: int = 0
-    states_sent: int = 0
-
-
 class Replica:
     """See the module.
 
     Args:
         node_id: this node.
         machine: a fresh state machine of the service.
-        notifications: how many are kept, and what happens to more.
+        ballot: what this node brings to the count of votes.
+        needs_quorum: without it requests are refused, and sessions go stale.
+        notifications: how many are kept for a session, and what happens to more.
     """
 
-    def __init__(self, node_id: int, machine: Machine, notifications: Notifications = KEPT) -> None:
+    def __init__(
+        self,
+        node_id: int,
+        machine: Machine,
+        ballot: Ballot = NO_QUORUM,
+        *,
+        needs_quorum: bool = True,
+        notifications: Notifications = KEPT,
+    ) -> None:
         self.me: Final = NodeId(node_id)
         self.machine: Final = machine
         self.sessions: Final = Sessions()
-        self.application: Final = Application(
-            self.me, machine, self.sessions, notifications, self._emit
+        self.quorum: Final = Quorum()
+        self.versions: Final = Versions()
+        self.offer: Final = Offer(
+            Span(entries.VERSION, entries.VERSION_MIN),
+            Span(machine.table.version, machine.table.version_min),
         )
-        self.memory: Final = Memory(machine, self.sessions, self._head)
+        self._ballot: Final = ballot
+        self._needs_quorum: Final = needs_quorum
         self.stats: Final = ReplicaStats()
+        self.application: Final = Application(self, notifications, self._emit)
+        self.memory: Final = Memory(machine, self.sessions, self._head)
         self.state = State.JOINING
         self.index = 0  # of the last event of the stream
         self.applied = 0
@@ -140,7 +161,7 @@ class Replica:
             return self._take()
         for data in bundle:
             try:
-                entry = entries.TABLE.decode(data)
+                entry = entries.decode(data, self.versions.spoken.replicas)
             except DecodeError:
                 self.stats.entries_malformed += 1
                 continue
@@ -155,6 +176,7 @@ class Replica:
         joined = {c.member.node_id for c in event.joined}
         for change in event.left:
             self._departed[change.member.node_id] = change.reason
+        self.quorum.reduce(set(nodes) - joined - set(self._departed))
         meeting = bool(joined) or self.view is None or self._transfer is not None
         if self._round is not None and self._round.meeting:
             meeting = True
@@ -189,7 +211,16 @@ class Replica:
             t.last_ns = now.ns
             if t.donor == self.me:
                 self._send_state(t.round, b"".join(t.parts), t.position)
+        self._say_versions()
         return self._take()
+
+    def _say_versions(self) -> None:
+        """Tell the others what this process speaks, if that of its predecessor differs."""
+        rule = unspeakable(self.offer, self.versions.spoken)
+        if rule is not None:
+            self._rejoin(rule)
+        elif self.versions.offers.get(self.me, self.offer) != self.offer:
+            self._send(entries.Offer(*self.offer.replicas, *self.offer.service))
 
     def reattached(self, now: Now) -> list[Effect]:
         """Begin a new stream with the memory of the old one: the ring process was restarted."""
@@ -201,6 +232,7 @@ class Replica:
         self._drop_deferred()
         if self.view is not None:
             self._departed |= {n: Reason.NODEDOWN for n in self.view.members if n != self.me}
+            self.quorum.reduce({self.me})
             self._move(State.MERGING)
         return self._take()
 
@@ -237,8 +269,7 @@ class Replica:
         if due is not None and due <= now.wall_ns and again:
             self._proposed_ns = now.ns
             for operation in self.machine.expired(now.wall_ns):
-                body = self.machine.table.encode(operation)
-                self._send(entries.Own(now.wall_ns, body))
+                self._send(entries.Own(now.wall_ns, self.application.encoded(operation)))
         return self._take()
 
     def _proposes(self) -> bool:
@@ -247,7 +278,13 @@ class Replica:
             and not self.replaying
             and self.view is not None
             and self.view.members[0] == self.me
+            and self.acts
         )
+
+    @property
+    def acts(self) -> bool:
+        """True: requests are served here, as far as the quorum is concerned."""
+        return self.quorum.acts or not self._needs_quorum
 
     # Entries
 
@@ -282,7 +319,7 @@ class Replica:
             return
         del self._partial[node]
         try:
-            entry = entries.TABLE.decode(b"".join(partial.parts))
+            entry = entries.decode(b"".join(partial.parts), self.versions.spoken.replicas)
         except DecodeError:
             self.stats.entries_malformed += 1
             return
@@ -292,7 +329,8 @@ class Replica:
     def _must_wait(self) -> bool:
         if self._round is not None and self._round.meeting:
             return True
-        return self._transfer is not None and self.me in self._transfer.receivers
+        t = self._transfer
+        return t is not None and (t.together or self.me in t.receivers)
 
     def _defer(self, node: int, entry: Any, size: int) -> None:
         self._deferred.append((node, entry, size))
@@ -321,9 +359,23 @@ class Replica:
         if self.view is None:
             return  # of a time before this replica
         self.applied += 1
+        self.quorum.step()
+        if isinstance(entry, entries.Offer):
+            self._offered(node, entry)
+            return
         if isinstance(entry, entries.Own) and node == self.me:
             self._proposed_ns = self._now.ns - PROPOSE_AGAIN_NS
         self.application.apply(NodeId(node), entry, self.view)
+
+    def _offered(self, node: int, entry: entries.Offer) -> None:
+        """Fix anew what the group speaks: another process has taken the seat of a member."""
+        before = self.versions.spoken
+        spoken = self.versions.offered(node, entry.offer)
+        rule = unspeakable(self.offer, spoken)
+        if rule is not None:
+            self._rejoin(rule)
+        elif spoken.service != before.service:
+            self._speak(spoken.service)
 
     # Views that come into force
 
@@ -354,14 +406,16 @@ class Replica:
             entries.Announce(
                 r.id,
                 self._now.wall_ns,
-                entries.VERSION,
-                entries.VERSION_MIN,
+                *self.offer.replicas,
                 has_state,
                 self.component,
                 self.digest() if has_state else b"",
                 self.applied if has_state else 0,
                 self.sessions.pack(own),
                 self.machine.report(own),
+                *self.offer.service,
+                self._ballot,
+                self.quorum.steps,
             )
         )
 
@@ -385,34 +439,52 @@ class Replica:
                 self._decide(r, nodes)
             return
         self._round = None
-        everybody = frozenset(r.members)
-        self._install(_Plan(r.id, r.members, everybody, settle.now_ns, {}))
+        assert self.view is not None, "a first view begins with a meeting"
+        members = tuple(n for n in r.members if n in self.view.members)  # not who was left out
+        self._install(_Plan(r.id, members, frozenset(members), settle.now_ns, {}))
 
     def _decide(self, r: _Round, nodes: tuple[int, ...]) -> None:
-        """All have announced: the largest side wins."""
+        """All have announced: the side that was quorate last wins, else the largest."""
         self._round = None
         sides: dict[tuple[bool, RoundId | None, bytes], list[int]] = {}
         for node in nodes:
             a = r.announces[node]
             sides.setdefault((a.has_state, a.component, a.digest), []).append(node)
 
-        def rank(side: tuple[bool, RoundId | None, bytes]) -> tuple[bool, int, int, int]:
+        def rank(side: tuple[bool, RoundId | None, bytes]) -> tuple[bool, int, int, int, int]:
             members = sides[side]
-            return side[0], len(members), r.announces[members[0]].applied, -members[0]
+            a = r.announces[members[0]]
+            return side[0], a.quorate_steps, len(members), a.applied, -members[0]
 
         winners = frozenset(sides[max(sides, key=rank)])
+        offers = {n: r.announces[n].offer for n in nodes}
+        out = self.versions.left_out(offers, winners)
+        if self.me in out:
+            self._out.append(LeftOut(out[self.me]))
+            return
+        nodes = tuple(n for n in nodes if n not in out)
+        winners -= out.keys()
+        if self.me in winners:  # before the state is sent: it is told in what all understand
+            self.versions.install(nodes, offers)
+            self.machine.speak(self.versions.spoken.service)
         now_ns = max(a.now_ns for node, a in r.announces.items() if node in nodes)
         plan = _Plan(r.id, nodes, winners, now_ns, {n: r.announces[n] for n in nodes})
         receivers = frozenset(nodes) - winners
+        together = bool(receivers) and not self._reached_by(winners, plan)
         if receivers:
             donor = min(winners)
-            self._transfer = _Transfer(r.id, donor, receivers, plan, self._now.ns)
+            self._transfer = _Transfer(r.id, donor, receivers, together, plan, self._now.ns)
             if donor == self.me and self.replaying:
                 self._transfer.parts.append(self.dump())  # its rest is sent after the replay
             elif donor == self.me:
                 self._send_state(r.id, self.dump(), 0)
-        if self.me in winners:
+        if self.me in winners and not together:
             self._install(plan)
+
+    def _reached_by(self, winners: frozenset[int], plan: _Plan) -> bool:
+        """True: the winners alone are a quorum, so what they acknowledge now is not lost."""
+        ballots = {n: plan.announces[n].ballot for n in plan.nodes}
+        return not self._needs_quorum or self.quorum.reached_by(winners, ballots)
 
     def _send_state(self, round_id: RoundId, state: bytes, begin: int) -> None:
         self.stats.states_sent += 1
@@ -435,6 +507,7 @@ class Replica:
         if receiving:
             self.stats.states_received += 1
             self.load(b"".join(t.parts))
+        if receiving or t.together:
             self._install(t.settle)
 
     def _install(self, plan: _Plan) -> None:
@@ -450,7 +523,10 @@ class Replica:
         ring = RingId(plan.round.ring_seq, plan.round.representative)
         members = tuple(NodeId(n) for n in plan.nodes)
         gone = tuple((NodeId(n), left[n]) for n in sorted(left))
-        self.view = View(ring, members, joined, gone)
+        spoken = self.versions.install(plan.nodes, {n: a.offer for n, a in plan.announces.items()})
+        self.machine.speak(spoken.service)
+        quorate = self.quorum.install(plan.nodes, {n: a.ballot for n, a in plan.announces.items()})
+        self.view = View(ring, members, joined, gone, quorate, spoken.service)
         self.component = plan.round
         self._departed = {}
         context = Context(plan.now_ns, members[0], None, self.view)
@@ -461,6 +537,8 @@ class Replica:
         told = {n: plan.announces[n] for n in reporting if n in plan.announces}
         for node, announce in told.items():
             self.sessions.revive(node, announce.sessions)
+        if not self.acts:
+            self.application.end_stale(context)
         if any(self.sessions.open[s].again for s in self.sessions.of_node(self.me)):
             self._out.append(Dropped())
         reports = {n: Report(n, a.report) for n, a in told.items()}
@@ -468,6 +546,11 @@ class Replica:
         self.application.view_changed(effects, context)
         self._move(State.LIVE)
         self._apply_deferred()
+
+    def _speak(self, version: int) -> None:
+        assert self.view is not None
+        self.machine.speak(version)
+        self.view = dataclasses.replace(self.view, version=version)
 
     # Memory
 
@@ -481,15 +564,26 @@ class Replica:
                 list(view.members),
                 sorted([node, int(reason)] for node, reason in self._departed.items()),
                 self.applied,
+                self.quorum.values(),
+                self.versions.values(),
             ]
         )
 
     def _load_head(self, data: bytes) -> None:
-        component, members, departed, self.applied = unpack_state(data)
+        component, members, departed, self.applied, quorum, versions = unpack_state(data)
+        self.versions.load(versions)
+        rule = unspeakable(self.offer, self.versions.spoken)
+        if rule is not None:
+            raise DecodeError(f"state: {rule}")
+        self.machine.speak(self.versions.spoken.service)
+        self.quorum.load(quorum)
+        self._departed = {node: Reason(reason) for node, reason in departed}
+        self.quorum.reduce(set(members) - set(self._departed))
         self.component = RoundId(*component)
         ring = RingId(self.component.ring_seq, self.component.representative)
-        self.view = View(ring, tuple(NodeId(n) for n in members), (), ())
-        self._departed = {node: Reason(reason) for node, reason in departed}
+        nodes = tuple(NodeId(n) for n in members)
+        quorate, version = self.quorum.quorate, self.versions.spoken.service
+        self.view = View(ring, nodes, (), (), quorate, version)
 
     def dump(self) -> bytes:
         """Return everything that replicas share, canonical."""
@@ -505,10 +599,10 @@ class Replica:
         """
         try:
             head, objects = unpack_state(data)
+            self._load_head(head)
             loaded: dict[bytes, bytes | None] = dict(objects)
             gone: dict[bytes, bytes | None] = dict.fromkeys(self.memory.names())
             self.memory.load(gone | loaded)
-            self._load_head(head)
         except (TypeError, ValueError) as error:
             raise DecodeError(f"state: {error}") from error
 
@@ -562,5 +656,6 @@ class Replica:
         """Assert every invariant."""
         self.machine.check()
         self.sessions.check()
+        self.quorum.check()
         assert (self.view is None) == (self.component is None)
         assert self.state is not State.LIVE or self.view is not None

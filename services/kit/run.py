@@ -24,25 +24,29 @@ from openais.node.poller import Poller
 from openais.node.program import main
 from openais.wire import port
 from openais.wire.codec import DecodeError
-from openais.wire.status import ONE_MILLISECOND_NS
+from openais.wire.status import ONE_MILLISECOND_NS, Status
 from services.kit.effects import (
     Dropped,
     Effect,
     Ended,
     FencePassed,
+    LeftOut,
     Moved,
     Now,
     Opened,
     Rejoin,
     Replied,
     Send,
+    Stale,
     State,
     Told,
 )
+from services.kit.electorate import ballot
 from services.kit.group import Group, Lost
 from services.kit.journal import Journal, Snapshot
 from services.kit.limits import Limits
 from services.kit.machine import KEPT, Machine, Notifications, Operation
+from services.kit.quorum import Quorum
 from services.kit.replica import Replica
 from services.kit.server import Server, refusal
 
@@ -59,13 +63,30 @@ def run(
     name: str,
     factory: Factory,
     operations: tuple[Operation, ...],
+    *,
+    needs_quorum: bool = True,
     notifications: Notifications = KEPT,
 ) -> int:
-    """Be the process of a service; return its exit status."""
-    return main(
-        name,
-        lambda config: ServiceProcess(name, config, factory, operations, notifications).run(),
-    )
+    """Be the process of a service; return its exit status.
+
+    Args:
+        name: of the service.
+        factory: makes its machine.
+        operations: what clients may ask for.
+        needs_quorum: without a quorum requests are refused; else the machine sees to it.
+        notifications: how many are kept for a session, and what happens to more.
+    """
+
+    def fresh(config: NodeConfig) -> Replica:
+        return Replica(
+            config.totem.node_id,
+            factory(config),
+            ballot(config),
+            needs_quorum=needs_quorum,
+            notifications=notifications,
+        )
+
+    return main(name, lambda config: ServiceProcess(name, config, fresh, operations).run())
 
 
 class ServiceProcess:
@@ -75,14 +96,12 @@ class ServiceProcess:
         self,
         name: str,
         config: NodeConfig,
-        factory: Factory,
+        fresh: Callable[[NodeConfig], Replica],
         operations: tuple[Operation, ...],
-        notifications: Notifications,
     ) -> None:
         self._name: Final = name
         self._config: Final = config
-        self._factory: Final = factory
-        self._notifications: Final = notifications
+        self._fresh: Final = fresh
         self._node_id: Final = config.totem.node_id
         self._journal: Final = Journal(config.system.state_dir, name, self._node_id)
         self._context: Final = zmq.Context()
@@ -97,7 +116,7 @@ class ServiceProcess:
             refusal,
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
-        self._replica = self._fresh_replica()
+        self._replica = fresh(config)
         self._history = b""
         self._snapshot = self._journal.read()
         self._server: Final = Server(
@@ -110,6 +129,7 @@ class ServiceProcess:
         )
         self._poller: Final = Poller()
         self._wall_ns = 0
+        self._quorate = True
         self._attached = False
         self._again = False
         self._wake_fd, self._wake_write_fd = socket.socketpair()
@@ -153,6 +173,7 @@ class ServiceProcess:
             self._wake_fd.recv(64)
         for message in self._group.receive():
             self._from_totemd(message)
+        self._tell_quorum()
         now = self._now()
         self._server.receive(now, ready)
         self._perform(self._replica.expire(now))
@@ -162,6 +183,20 @@ class ServiceProcess:
         self._server.ipc.flush()
         if self._journal.due:
             self._make_snapshot()
+
+    def _tell_quorum(self) -> None:
+        quorum = self._replica.quorum
+        if quorum.quorate == self._quorate:
+            return
+        self._quorate = quorum.quorate
+        log = _LOG.info if quorum.quorate else _LOG.warning
+        log(
+            "quorum_reached" if quorum.quorate else "quorum_lost",
+            votes=quorum.votes,
+            needed=quorum.rules.needed,
+            expected=quorum.rules.expected_votes,
+            members=quorum.present,
+        )
 
     def _timeout_ms(self) -> int:
         if self._group.pending or self._server.ipc.pending:
@@ -190,6 +225,9 @@ class ServiceProcess:
                 self._attach(message, now)
             case port.SnapshotWanted():
                 self._make_snapshot()
+            case port.Refused(0, Status.ERR_VERSION, reason):
+                own = f"this process speaks {port.VERSION_MIN} to {port.VERSION}"
+                raise ExitError(Exit.PROTOCOL_VERSION, f"totemd: {reason}, {own}")
             case port.Refused(0, status, reason):
                 raise ExitError(Exit.SERVICE_INITIALIZATION, f"totemd: {status.name} {reason}")
             case Lost(rule):
@@ -239,18 +277,19 @@ class ServiceProcess:
             self._again = False
             self._server.send_again()
 
-    def _fresh_replica(self) -> Replica:
-        return Replica(self._node_id, self._factory(self._config), self._notifications)
-
     def _renew(self) -> None:
         """Forget everything and join as a new member."""
-        self._replica = self._fresh_replica()
+        self._replica = self._fresh(self._config)
         self._server.replica = self._replica
         self._history = b""
-        self._group.control(port.Detach())
-        self._group.flush()
+        self._leave()
         self._group.forget()
         self._connect()
+
+    def _leave(self) -> None:
+        """Give the seat up at once: the others need not wait for its grace."""
+        self._group.control(port.Detach())
+        self._group.flush()
 
     # Effects
 
@@ -259,17 +298,14 @@ class ServiceProcess:
             match effect:
                 case Send(entry, bulk):
                     self._group.send(entry, bulk=bulk)
-                case Moved(old, new):
-                    self._moved(old, new)
                 case Dropped():
                     self._again = True
-                case Rejoin(rule):
-                    _LOG.error("joins_anew", rule=rule)
-                    self._renew()
-                case Replied() | Told() | Opened() | Ended() | FencePassed():
+                case Moved() | Rejoin() | LeftOut():
+                    self._change(effect)
+                case Replied() | Told() | Opened() | Ended() | Stale() | FencePassed():
                     self._tell(effect)
 
-    def _tell(self, effect: Replied | Told | Opened | Ended | FencePassed) -> None:
+    def _tell(self, effect: Replied | Told | Opened | Ended | Stale | FencePassed) -> None:
         match effect:
             case Replied(session, number, status, body):
                 self._server.replied((session, number), status, body)
@@ -279,8 +315,21 @@ class ServiceProcess:
                 self._server.opened(session)
             case Ended(session):
                 self._server.ended(session)
+            case Stale(session):
+                self._server.stale(session)
             case FencePassed(number):
                 self._server.fence_passed(number, self._now())
+
+    def _change(self, effect: Moved | Rejoin | LeftOut) -> None:
+        match effect:
+            case Moved(old, new):
+                self._moved(old, new)
+            case Rejoin(rule):
+                _LOG.error("joins_anew", rule=rule)
+                self._renew()
+            case LeftOut(rule):
+                self._leave()
+                raise ExitError(Exit.PROTOCOL_VERSION, rule)
 
     def _moved(self, old: State, new: State) -> None:
         view = self._replica.view
@@ -318,7 +367,6 @@ class ServiceProcess:
         replica = self._replica
         view = replica.view
         counters = dataclasses.asdict(replica.stats)
-        counters |= dataclasses.asdict(replica.application.stats)
         counters |= dataclasses.asdict(self._server.stats)
         counters |= dataclasses.asdict(self._server.ipc.stats)
         counters |= {
@@ -342,6 +390,8 @@ class ServiceProcess:
                 "number": replica.component.number if replica.component else 0,
                 "members": list(view.members) if view else [],
             },
+            "quorum": _quorum(replica.quorum),
+            "versions": _versions(replica),
             "sessions": len(replica.sessions.open),
             "limits": dataclasses.asdict(self._server.use.limits),
             "clients": self._server.use.report(),
@@ -349,6 +399,27 @@ class ServiceProcess:
             "counters": counters,
             "machine": replica.machine.describe(),
         }
+
+
+def _quorum(quorum: Quorum) -> dict[str, Any]:
+    rules = quorum.rules
+    return {
+        "configured": quorum.configured,
+        "quorate": quorum.quorate,
+        "votes": quorum.votes,
+        "needed": rules.needed if quorum.configured else 0,
+        "expected": rules.expected_votes,
+    }
+
+
+def _versions(replica: Replica) -> dict[str, Any]:
+    """Return what the group speaks and what this process could, per protocol."""
+    return {
+        name: {"spoken": spoken, "newest": span.newest, "oldest": span.oldest}
+        for name, spoken, span in zip(
+            replica.offer._fields, replica.versions.spoken, replica.offer, strict=True
+        )
+    }
 
 
 def _access(config: NodeConfig) -> Access:

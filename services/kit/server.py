@@ -36,6 +36,8 @@ HELD_MAX: Final = 65_536  # requests of all sessions of this node
 HELLOS_MAX: Final = 4096  # that wait for the replica
 ACKNOWLEDGE_EVERY: Final = 16  # notifications between two ordered acknowledgements
 CANCEL_NS: Final = 500 * ONE_MILLISECOND_NS  # a withdrawal is ordered in, before ERR_TIMEOUT
+STALE_MAX: Final = 4096  # sessions that ended without quorum; of older ones the reason is forgotten
+NO_QUORUM: Final = "this node is not in the quorate part of the cluster"
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ class Server:
         self._hellos: Final[dict[int, wire.Hello]] = {}  # wait for the replica
         self._orphans: Final[dict[SessionId, _Orphan]] = {}
         self._clock: Final = ServingClock()
+        self._stale: Final[dict[SessionId, None]] = {}  # in order; clients may still ask for them
         self._requests: Final = Requests(group.send)
         self._reads: Final[dict[Key, Any]] = {}  # decoded
         self._open: Final[set[Key]] = set()  # requests and reads without an answer
@@ -180,6 +183,10 @@ class Server:
             self._attach(client, session, hello)
 
     def _attach(self, client: int, session: SessionId, hello: wire.Hello) -> None:
+        acts = self.replica.acts or hello.outlives_membership
+        if session in self._stale or not (acts or self._known(session)):
+            self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
+            return
         before = self._attached.pop(session, None)
         if before is not None:  # the client has made a new connection
             self._sessions.pop(before.client, None)
@@ -212,7 +219,7 @@ class Server:
     def _ask(self, client: int, session: SessionId, hello: wire.Hello) -> None:
         """Have a session opened on all replicas, or taken up where a node's memory was lost."""
         if not hello.resume:
-            self._group.send(entries.SessionOpened(session))
+            self._group.send(entries.SessionOpened(session, hello.outlives_membership))
         elif self.replica.sessions.resumable(session):
             self._group.send(entries.SessionResumed(self._wall_ns, session, hello.notified))
         elif self.replica.serving:
@@ -225,6 +232,16 @@ class Server:
         grace_ms = self.use.limits.session_grace_ms
         self._send(client, wire.Welcome(self.replica.me, hello.resume, version, grace_ms))
         self._push(session)
+
+    def stale(self, session: SessionId) -> None:
+        """A session of this node ended because there is no quorum: its handle is stale."""
+        self._stale[session] = None
+        if len(self._stale) > STALE_MAX:
+            del self._stale[next(iter(self._stale))]
+        self._forget(session)
+        client = self._client(session)
+        if client is not None:
+            self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
 
     def opened(self, session: SessionId) -> None:
         """A session of this node is open on all replicas."""
@@ -305,11 +322,12 @@ class Server:
 
     def _end(self, session: SessionId, now: Now) -> None:
         """Close a session on all replicas."""
-        self._adopt(session)
         self._forget(session)
         self._group.send(entries.SessionClosed(now.wall_ns, session))
 
     def _forget(self, session: SessionId) -> None:
+        """Drop what this node holds of a session that ended."""
+        self._adopt(session)
         self._requests.ended(session)
         for key in [key for key in self._open if key[0] == session]:
             self._open.discard(key)
@@ -376,13 +394,25 @@ class Server:
         peer = self._attached[session].peer
         if self._operations[tag].admin and not self.ipc.access.administers(peer):
             return Status.ERR_ACCESS, f"uid {peer.uid} is no administrator".encode()
+        return self._version_rule(tag) or self._limit_rule(session, size)
+
+    def _limit_rule(self, session: SessionId, size: int) -> tuple[Status, bytes] | None:
         rule = self.use.request_rule(session, size)
         if rule is None and len(self._open) >= HELD_MAX:
             rule = "too many requests wait in this service"
-        if rule is not None:
-            self.stats.requests_over_limit += 1
-            return Status.ERR_TRY_AGAIN, rule.encode()
-        return None
+        if rule is None:
+            return None
+        self.stats.requests_over_limit += 1
+        return Status.ERR_TRY_AGAIN, rule.encode()
+
+    def _version_rule(self, tag: int) -> tuple[Status, bytes] | None:
+        """Say why an operation has to wait until every member is upgraded."""
+        since = self.replica.machine.table.since(tag) or 1
+        spoken = self.replica.versions.spoken.service
+        if not spoken or since <= spoken:
+            return None
+        rule = f"came with version {since}; a member of the group speaks {spoken} only"
+        return Status.ERR_NOT_SUPPORTED, rule.encode()
 
     def _hold(self, key: Key, size: int, deadline_ns: int) -> None:
         self._open.add(key)
@@ -411,12 +441,20 @@ class Server:
     def _answer_read(self, key: Key, message: Any, now: Now) -> None:
         replica = self.replica
         assert replica.view is not None
+        if not replica.acts:
+            self._refuse_without_quorum(key)
+            return
         caller = Caller(NodeId(replica.me), *key)
         context = Context(now.wall_ns, NodeId(replica.me), caller, replica.view)
         answer = replica.machine.read(message, context)
         result = answer.result
         body = b"" if result is None else replica.machine.table.encode(result)
         self._reply(key, answer.status, body)
+
+    def _refuse_without_quorum(self, key: Key) -> None:
+        record = self.replica.sessions.open.get(key[0])
+        status = Status.ERR_UNAVAILABLE if record is None else record.without_quorum
+        self._reply(key, status, NO_QUORUM.encode())
 
     def order(self) -> None:
         """Send the requests that could not go out before, and one fence for all reads that wait."""

@@ -49,7 +49,13 @@ class Record:
     notified: int = 0  # the client has seen so many
     kept: deque[tuple[int, bytes]] = field(default_factory=deque)
     full: bool = False  # notifications are dropped until some have been taken
+    outlives_membership: bool = False  # it does not go stale without quorum
     _kept_bytes: int = 0
+
+    @property
+    def without_quorum(self) -> Status:
+        """Return what a request without quorum is answered."""
+        return Status.ERR_TRY_AGAIN if self.outlives_membership else Status.ERR_UNAVAILABLE
 
     def place(self, number: int, after: int) -> Place:
         """Return whether a request is to be applied."""
@@ -129,11 +135,13 @@ class Record:
             sorted(self.waiting),
             sorted(self.again),
             self.full,
+            self.outlives_membership,
         ]
 
 
 def _record(values: list[Any]) -> Record:
-    node_id, acknowledged, answers, serial, notified, kept, newest, waiting, again, full = values
+    node_id, acknowledged, answers, serial, notified, kept, *more = values
+    newest, waiting, again, full, outlives_membership = more
     return Record(
         node_id=NodeId(node_id),
         newest=newest,
@@ -145,6 +153,7 @@ def _record(values: list[Any]) -> Record:
         notified=notified,
         kept=deque((item[0], item[1]) for item in kept),
         full=full,
+        outlives_membership=outlives_membership,
         _kept_bytes=sum(len(item[1]) for item in kept),
     )
 
@@ -174,12 +183,14 @@ class Sessions:
         """Return the open sessions of a node, sorted."""
         return tuple(sorted(s for s, record in self.open.items() if record.node_id == node_id))
 
-    def opened(self, session: SessionId, node_id: NodeId) -> bool:
+    def opened(
+        self, session: SessionId, node_id: NodeId, *, outlives_membership: bool = False
+    ) -> bool:
         """Open a session; False: it is open, at this node or another, or was open before."""
         if session in self.open or session in self._parked:
             return False
         self.objects.touch(session)
-        self.open[session] = Record(node_id)
+        self.open[session] = Record(node_id, outlives_membership=outlives_membership)
         return True
 
     def closed(self, session: SessionId) -> None:

@@ -19,16 +19,19 @@ from services.kit.effects import (
     Dropped,
     Ended,
     FencePassed,
+    LeftOut,
     Moved,
     Now,
     Opened,
     Rejoin,
     Replied,
     Send,
+    Stale,
     State,
     Told,
 )
 from services.kit.machine import Machine, SessionId
+from services.kit.quorum import NO_QUORUM, Ballot
 from services.kit.replica import Replica
 from services.kit.requests import Requests
 
@@ -135,6 +138,8 @@ class Host:
     fences: list[int] = field(default_factory=list)
     ended: list[SessionId] = field(default_factory=list)
     rejoins: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    stale: list[SessionId] = field(default_factory=list)
     down: bool = False
     client: Client | None = None
     again: bool = False  # when live, what has no answer must be sent again
@@ -145,10 +150,12 @@ class Stage:
 
     Args:
         machine: makes a fresh machine for a node.
+        ballot: of every node.
     """
 
-    def __init__(self, machine: Callable[[int], Machine]) -> None:
+    def __init__(self, machine: Callable[[int], Machine], ballot: Ballot = NO_QUORUM) -> None:
         self._machine = machine
+        self._ballot = ballot
         self.hosts: dict[int, Host] = {}
         self.rings: list[list[int]] = []
         self.now_ns = SECOND
@@ -161,7 +168,7 @@ class Stage:
 
     def fresh(self, node_id: int) -> Replica:
         """Return a replica without memory."""
-        return Replica(node_id, self._machine(node_id))
+        return Replica(node_id, self._machine(node_id), self._ballot)
 
     # The ring
 
@@ -175,6 +182,19 @@ class Stage:
         ring.append(node_id)
         self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
         return host
+
+    def rejoin(self, node_id: int) -> None:
+        """A process detaches and joins its ring as a new member, without memory."""
+        host = self.hosts[node_id]
+        ring = self._ring_of(node_id)
+        others = [n for n in ring if n != node_id]
+        self._view(ring, [], [(node_id, Reason.LEAVE)], only=others, members=others)
+        host.log.clear()
+        host.outbox.clear()
+        host.snapshot = None
+        host.down = False
+        host.replica = self.fresh(node_id)
+        self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
 
     def _ring_of(self, node_id: int) -> list[int]:
         return next(ring for ring in self.rings if node_id in ring)
@@ -232,6 +252,8 @@ class Stage:
             match effect:
                 case Send(entry):
                     host.outbox.append(entry)
+                case Rejoin() | LeftOut() | Stale():
+                    self._note(host, effect)
                 case Dropped():
                     host.again = True
                 case Moved(_, State.LIVE):
@@ -257,6 +279,15 @@ class Stage:
                 host.fences.append(number)
             case _:
                 assert isinstance(effect, Opened)
+
+    def _note(self, host: Host, effect: Rejoin | LeftOut | Stale) -> None:
+        match effect:
+            case Rejoin(rule):
+                host.rejoins.append(rule)
+            case LeftOut(rule):
+                host.left_out.append(rule)
+            case Stale(session):
+                host.stale.append(session)
 
     def _serve(self, host: Host) -> None:
         if host.client is not None and host.replica.serving:

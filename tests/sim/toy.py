@@ -78,6 +78,9 @@ class Toy:
         self.views: list[tuple[int, ...]] = []
         self.order: dict[SessionId, list[int]] = {}  # numbers of the requests that added
 
+    def speak(self, version: int) -> None:
+        """Do nothing: there is one version."""
+
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         self.objects.touch(REST)
         if isinstance(operation, Expire):

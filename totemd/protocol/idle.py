@@ -23,9 +23,9 @@ STALL_VISITS: Final = 3  # visits with nothing but repairs before the token is p
 PACE_NS: Final = 1 * MS  # doubles with each such visit
 PACE_SHIFT_MAX: Final = 8
 LINGER_NS: Final = 1 * MS  # that a lone sender keeps the token after its newest message
-LINGER_MAX_NS: Final = 20 * MS  # that it keeps it in all: the others wait for news of each other
+LINGER_MAX_NS: Final = 60 * MS  # that it keeps it in all: the others wait for news of each other
 LINGER_SIZE_MAX: Final = 1400  # bytes of a message after which it does; more is better in turns
-LINGER_MESSAGES_MAX: Final = 32  # that it sends meanwhile: the rotation shows if others are behind
+LINGER_MESSAGES_MAX: Final = 128  # that it sends meanwhile: the rotation shows if others are behind
 
 
 class Idle(Repair):

@@ -49,7 +49,7 @@ class Visits(Idle):
         stats.messages_received += 1
         store = self.old
         held = self.held
-        if held is not None and m.seq > held.seq:
+        if (held is not None and m.seq > held.seq) or m.originator not in self.ring_members:
             self._unnumbered(m)
             return
         if not store.add(m):
@@ -75,7 +75,7 @@ class Visits(Idle):
             self.lone_sender = sender if self.lone_sender == NOBODY else SEVERAL
 
     def _unnumbered(self, m: Data) -> None:
-        """Drop a message whose number nobody can have given out: the token is here."""
+        """Drop a message that cannot be: the token is here, or its sender in no ring of ours."""
         self.stats.protocol_errors += 1
         self.note_peer("protocol_error", self.sender, what="data", seq=m.seq)
 

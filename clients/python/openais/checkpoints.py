@@ -63,21 +63,35 @@ class Call:
 
 
 def section_key(section_id: SectionId) -> bytes:
-    """Return the bytes of a section's id."""
-    return section_id.encode() if isinstance(section_id, str) else section_id
+    """Return the bytes of a section's id.
+
+    Raises:
+        InvalidParamError: longer than any checkpoint allows.
+    """
+    key = section_id.encode() if isinstance(section_id, str) else section_id
+    if len(key) > wire.SECTION_ID_SIZE_MAX:
+        rule = f"section id: at most {wire.SECTION_ID_SIZE_MAX} bytes, not {len(key)}"
+        raise errors.InvalidParamError("ckpt.section", rule)
+    return key
 
 
-def name_key(name: str | bytes) -> bytes:
+def name_key(name: str | bytes, call: str) -> bytes:
     """Return the bytes of a checkpoint's name.
 
     Raises:
         InvalidParamError: empty, or longer than 256 bytes.
     """
-    key = name.encode() if isinstance(name, str) else name
+    key = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
     if not 0 < len(key) <= wire.NAME_SIZE_MAX:
         rule = f"name: 1..{wire.NAME_SIZE_MAX} bytes, not {len(key)}"
-        raise errors.InvalidParamError("ckpt.open", rule)
+        raise errors.InvalidParamError(call, rule)
     return key
+
+
+def _number(call: str, what: str, value: int, maximum: int) -> int:
+    if not 0 <= value <= maximum:
+        raise errors.InvalidParamError(f"ckpt.{call}", f"{what}: 0..{maximum}, not {value}")
+    return value
 
 
 def level_of(name: str) -> Level:
@@ -103,20 +117,32 @@ def check_open(
     Raises:
         AisError: ERR_BAD_FLAGS, ERR_INVALID_PARAM, ERR_TIMEOUT.
     """
-    key = name_key(name)
+    key = name_key(name, "ckpt.open")
+    broken = None if attributes is None else wire.attributes_rule(attributes)
+    if broken is not None:
+        raise errors.InvalidParamError("ckpt.open", broken)
+    if timeout_ns < 0:
+        raise errors.InvalidParamError("ckpt.open", "timeout_ns >= 0")
     if flags & ~7 or not flags:
         raise errors.BadFlagsError("ckpt.open", f"flags {int(flags):#x}")
     if bool(flags & OpenFlags.CREATE) != (attributes is not None):
         rule = "attributes are given with CREATE, and only then"
         raise errors.InvalidParamError("ckpt.open", rule)
-    rule_broken = None if attributes is None else wire.attributes_rule(attributes)
-    if rule_broken is not None:
-        raise errors.InvalidParamError("ckpt.open", rule_broken)
-    if timeout_ns < 0:
-        raise errors.InvalidParamError("ckpt.open", "timeout_ns >= 0")
     if timeout_ns == 0 and level >= Level.B_02:
         raise errors.AisTimeoutError("ckpt.open", "timeout_ns is 0")
     return key
+
+
+def check_synchronize(timeout_ns: int) -> None:
+    """Check the argument of synchronize.
+
+    Raises:
+        AisError: ERR_INVALID_PARAM, ERR_TIMEOUT.
+    """
+    if timeout_ns < 0:
+        raise errors.InvalidParamError("ckpt.synchronize", "timeout_ns >= 0")
+    if timeout_ns == 0:
+        raise errors.AisTimeoutError("ckpt.synchronize", "timeout_ns is 0")
 
 
 class HandleCalls:
@@ -145,6 +171,7 @@ class HandleCalls:
 
     def retention_duration_set(self, duration_ns: int) -> Call:
         """RetentionDurationSet."""
+        _number("retention_duration_set", "duration_ns", duration_ns, TIME_END)
         message = wire.RetentionDurationSet(self.handle, duration_ns)
         return self._change("retention_duration_set", message)
 
@@ -157,6 +184,7 @@ class HandleCalls:
     ) -> Call:
         """SectionCreate."""
         key = None if section_id is None else section_key(section_id)
+        _number("section_create", "expiration_time", expiration_time, TIME_END)
         message = wire.SectionCreate(self.handle, key, expiration_time, _sized(data))
         return self._change("section_create", message)
 
@@ -167,6 +195,7 @@ class HandleCalls:
 
     def expiration_time_set(self, section_id: SectionId, expiration_time: int) -> Call:
         """SectionExpirationTimeSet."""
+        _number("section_expiration_time_set", "expiration_time", expiration_time, TIME_END)
         message = wire.SectionExpirationTimeSet(
             self.handle, section_key(section_id), expiration_time
         )
@@ -174,7 +203,10 @@ class HandleCalls:
 
     def write(self, elements: Iterable[tuple[SectionId, int, bytes]]) -> Call:
         """CheckpointWrite of (section, offset, data)."""
-        parts = tuple(wire.WriteElement(section_key(s), o, d) for s, o, d in elements)
+        parts = tuple(
+            wire.WriteElement(section_key(s), _number("write", "offset", o, wire.SIZE_MAX), d)
+            for s, o, d in elements
+        )
         _check_total(sum(len(p.data) for p in parts))
         return self._change("write", wire.Write(self.handle, parts))
 
@@ -185,15 +217,20 @@ class HandleCalls:
 
     def read(self, elements: Iterable[tuple[SectionId, int, int | None]], *, local: bool) -> Call:
         """CheckpointRead of (section, offset, size)."""
-        parts = tuple(wire.ReadElement(section_key(s), o, n) for s, o, n in elements)
+        parts = tuple(_read_element(*element) for element in elements)
         flags = int(RequestFlag.LOCAL if local else RequestFlag.NONE)
         return Call("read", wire.Read(self.handle, parts), flags)
 
     def sections(self, chosen: SectionsChosen, expiration_time: int) -> Call:
         """SectionIterationInitialize."""
-        return Call(
-            "iterate", wire.SectionsGet(self.handle, SectionsChosen(chosen), expiration_time)
-        )
+        if chosen not in set(SectionsChosen):
+            rule = f"no SectionsChosen has the value {int(chosen)}"
+            raise errors.InvalidParamError("ckpt.iterate", rule)
+        timed = (SectionsChosen.LEQ_EXPIRATION_TIME, SectionsChosen.GEQ_EXPIRATION_TIME)
+        at_ns = 0
+        if chosen in timed:  # elsewhere it is ignored
+            at_ns = _number("iterate", "expiration_time", expiration_time, TIME_END)
+        return Call("iterate", wire.SectionsGet(self.handle, SectionsChosen(chosen), at_ns))
 
     def section(self, section_id: bytes) -> Call:
         """SectionIterationNext."""
@@ -202,6 +239,13 @@ class HandleCalls:
     def synchronize(self) -> Call:
         """CheckpointSynchronize."""
         return Call("synchronize", wire.Synchronize(self.handle), int(RequestFlag.SAFE))
+
+
+def _read_element(section_id: SectionId, offset: int, size: int | None) -> wire.ReadElement:
+    if size is not None:
+        _number("read", "size", size, wire.SIZE_MAX)
+    _number("read", "offset", offset, wire.SIZE_MAX)
+    return wire.ReadElement(section_key(section_id), offset, size)
 
 
 def _sized(data: bytes) -> bytes:

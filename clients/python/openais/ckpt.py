@@ -125,6 +125,7 @@ class Client:
     def _open(
         self, name: str | bytes, attributes: Attributes | None, flags: int, timeout_ns: int
     ) -> Checkpoint:
+        self._session.check("open")
         key = checkpoints.check_open(name, attributes, flags, timeout_ns, self._level)
         handle = next(self._handles)
         message = wire.Open(handle, key, flags, attributes, self._level)
@@ -152,10 +153,11 @@ class Client:
         flags: OpenFlags | int = READ_WRITE,
     ) -> None:
         """Open or create; the checkpoint comes by callback (saCkptCheckpointOpenAsync)."""
+        self._session.check("open_async")
+        key = checkpoints.check_open(name, attributes, int(flags), CALL_TIMEOUT_NS, self._level)
         callback = self._open_callback
         if callback is None:
             raise errors.InitError("ckpt.open_async", "no open_callback was given")
-        key = checkpoints.check_open(name, attributes, int(flags), CALL_TIMEOUT_NS, self._level)
         handle = next(self._handles)
 
         def done(status: Status, body: bytes) -> None:
@@ -179,7 +181,7 @@ class Client:
         Raises:
             AisError: ERR_NOT_EXIST; ERR_INVALID_PARAM.
         """
-        self._session.call("unlink", wire.Unlink(checkpoints.name_key(name)))
+        self._session.call("unlink", wire.Unlink(checkpoints.name_key(name, "ckpt.unlink")))
 
     def checkpoints(self) -> tuple[wire.CheckpointInfo, ...]:
         """Return what operators see of all checkpoints, by name."""
@@ -192,7 +194,7 @@ class Client:
         Raises:
             AisError: ERR_NOT_EXIST.
         """
-        key = checkpoints.name_key(name)
+        key = checkpoints.name_key(name, "ckpt.dump")
         after, more = 0, True
         while more:
             part: wire.Dump = self._session.call("dump", wire.CheckpointDump(key, after))
@@ -245,39 +247,45 @@ class Checkpoint:
         """Close."""
         self.close()
 
-    def _do(self, call: Call, timeout_ns: int = CALL_TIMEOUT_NS) -> Any:
+    def _of(self, call: str) -> HandleCalls:
+        """Return what makes requests; a bad handle comes before bad arguments."""
+        self._session.check(call)
         if self._closed:
-            raise errors.BadHandleError(f"ckpt.{call.name}", "the checkpoint is closed")
+            raise errors.BadHandleError(f"ckpt.{call}", "the checkpoint is closed")
+        return self._calls
+
+    def _do(self, call: Call, timeout_ns: int = CALL_TIMEOUT_NS) -> Any:
         return self._session.call(call.name, call.message, flags=call.flags, timeout_ns=timeout_ns)
 
     def status(self) -> Descriptor:
         """Return attributes and use (saCkptCheckpointStatusGet)."""
-        return checkpoints.status(self._do(self._calls.status()))
+        return checkpoints.status(self._do(self._of("status").status()))
 
     def retention_duration_set(self, duration_ns: int) -> None:
         """Set how long the checkpoint is kept after its last close."""
-        self._do(self._calls.retention_duration_set(duration_ns))
+        self._do(self._of("retention_duration_set").retention_duration_set(duration_ns))
 
     def active_replica_set(self) -> None:
         """Make the local node's replica the active one (collocated checkpoints)."""
-        self._do(self._calls.active_replica_set())
+        self._do(self._of("active_replica_set").active_replica_set())
 
     def section_create(
         self, section_id: SectionId | None = None, data: bytes = b"", expiration_time: int = NEVER
     ) -> bytes:
         """Create a section; None: the service chooses the id. Return the id."""
-        created: wire.SectionCreated = self._do(
-            self._calls.section_create(section_id, data, expiration_time)
-        )
+        call = self._of("section_create").section_create(section_id, data, expiration_time)
+        created: wire.SectionCreated = self._do(call)
         return created.section_id
 
     def section_delete(self, section_id: SectionId) -> None:
         """Delete a section."""
-        self._do(self._calls.section_delete(section_id))
+        self._do(self._of("section_delete").section_delete(section_id))
 
     def section_expiration_time_set(self, section_id: SectionId, expiration_time: int) -> None:
         """Set when a section expires, in ns since 1970; NEVER cancels."""
-        self._do(self._calls.expiration_time_set(section_id, expiration_time))
+        self._do(
+            self._of("section_expiration_time_set").expiration_time_set(section_id, expiration_time)
+        )
 
     def write(self, elements: Iterable[tuple[SectionId, int, bytes]]) -> None:
         """Write (section, offset, data) elements: all or none, in one step.
@@ -285,11 +293,11 @@ class Checkpoint:
         Raises:
             AisError: its ``detail`` is `Erroneous` with the index of the element at fault.
         """
-        self._do(self._calls.write(elements))
+        self._do(self._of("write").write(elements))
 
     def overwrite(self, section_id: SectionId, data: bytes, *, create: bool = False) -> None:
         """Replace a section's whole content; ``create``: make it if it is not there."""
-        self._do(self._calls.overwrite(section_id, data, create=create))
+        self._do(self._of("overwrite").overwrite(section_id, data, create=create))
 
     def read(
         self, elements: Iterable[tuple[SectionId, int, int | None]], *, local: bool = False
@@ -300,40 +308,36 @@ class Checkpoint:
             elements: what to read.
             local: without a fence: own writes are seen, others' perhaps a little late.
         """
-        answer: wire.ReadData = self._do(self._calls.read(elements, local=local))
+        answer: wire.ReadData = self._do(self._of("read").read(elements, local=local))
         return answer.parts
 
     def iterate(
         self, chosen: SectionsChosen = SectionsChosen.ANY, expiration_time: int = 0
     ) -> Iterator[SectionDescriptor]:
         """Iterate over sections as they are now; the set of ids is fixed at the call."""
-        ids: wire.SectionIds = self._do(self._calls.sections(chosen, expiration_time))
+        ids: wire.SectionIds = self._do(self._of("iterate").sections(chosen, expiration_time))
         return self._descriptors(ids.ids)
 
     def _descriptors(self, ids: tuple[bytes, ...]) -> Iterator[SectionDescriptor]:
         for section_id in ids:
             try:
-                section = self._do(self._calls.section(section_id))
+                section = self._do(self._of("iterate").section(section_id))
             except errors.NotExistError:
                 continue  # deleted meanwhile
             yield checkpoints.descriptor(section)
 
     def synchronize(self, timeout_ns: int = CALL_TIMEOUT_NS) -> None:
         """Wait until all replicas have all changes made before."""
-        if timeout_ns < 0:
-            raise errors.InvalidParamError("ckpt.synchronize", "timeout_ns >= 0")
-        if timeout_ns == 0:
-            raise errors.AisTimeoutError("ckpt.synchronize", "timeout_ns is 0")
-        self._do(self._calls.synchronize(), timeout_ns)
+        calls = self._of("synchronize")
+        checkpoints.check_synchronize(timeout_ns)
+        self._do(calls.synchronize(), timeout_ns)
 
     def synchronize_async(self, invocation: int) -> None:
         """As synchronize; the outcome comes by callback."""
+        call = self._of("synchronize_async").synchronize()
         callback = self._client.synchronize_callback
         if callback is None:
             raise errors.InitError("ckpt.synchronize_async", "no synchronize_callback was given")
-        if self._closed:
-            raise errors.BadHandleError("ckpt.synchronize_async", "the checkpoint is closed")
-        call = self._calls.synchronize()
 
         def done(status: Status, _body: bytes) -> None:
             self._queue.push(lambda: callback(invocation, status), tag=self)
@@ -376,13 +380,13 @@ class Checkpoint:
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over section ids in creation order."""
-        ids: wire.SectionIds = self._do(self._calls.sections(SectionsChosen.ANY, 0))
+        ids: wire.SectionIds = self._do(self._of("iterate").sections(SectionsChosen.ANY, 0))
         return iter(ids.ids)
 
     def __contains__(self, section_id: SectionId) -> bool:
         """True: there is such a section."""
         try:
-            self._do(self._calls.section(checkpoints.section_key(section_id)))
+            self._do(self._of("iterate").section(checkpoints.section_key(section_id)))
         except errors.NotExistError:
             return False
         return True

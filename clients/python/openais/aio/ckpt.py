@@ -62,6 +62,7 @@ class Client:
     async def _open(
         self, name: str | bytes, attributes: Attributes | None, flags: int, timeout_ns: int
     ) -> Checkpoint:
+        self._session.session.check("open")
         key = checkpoints.check_open(name, attributes, flags, timeout_ns, self._level)
         handle = next(self._handles)
         message = wire.Open(handle, key, flags, attributes, self._level)
@@ -77,7 +78,7 @@ class Client:
 
     async def unlink(self, name: str | bytes) -> None:
         """Take a checkpoint's name away; it lives until its last close."""
-        await self._session.call("unlink", wire.Unlink(checkpoints.name_key(name)))
+        await self._session.call("unlink", wire.Unlink(checkpoints.name_key(name, "ckpt.unlink")))
 
     def close(self) -> None:
         """Finalize: closes every checkpoint opened here. May be repeated."""
@@ -100,81 +101,87 @@ class Checkpoint:
         """Close."""
         await self.close()
 
-    async def _do(self, call: Call, timeout_ns: int = CALL_TIMEOUT_NS) -> Any:
+    def _of(self, call: str) -> HandleCalls:
+        """Return what makes requests; a bad handle comes before bad arguments."""
+        self._session.session.check(call)
         if self._closed:
-            raise errors.BadHandleError(f"ckpt.{call.name}", "the checkpoint is closed")
+            raise errors.BadHandleError(f"ckpt.{call}", "the checkpoint is closed")
+        return self._calls
+
+    async def _do(self, call: Call, timeout_ns: int = CALL_TIMEOUT_NS) -> Any:
         return await self._session.call(
             call.name, call.message, flags=call.flags, timeout_ns=timeout_ns
         )
 
     async def status(self) -> Descriptor:
         """Return attributes and use."""
-        return checkpoints.status(await self._do(self._calls.status()))
+        return checkpoints.status(await self._do(self._of("status").status()))
 
     async def retention_duration_set(self, duration_ns: int) -> None:
         """Set how long the checkpoint is kept after its last close."""
-        await self._do(self._calls.retention_duration_set(duration_ns))
+        await self._do(self._of("retention_duration_set").retention_duration_set(duration_ns))
 
     async def active_replica_set(self) -> None:
         """Make the local node's replica the active one (collocated checkpoints)."""
-        await self._do(self._calls.active_replica_set())
+        await self._do(self._of("active_replica_set").active_replica_set())
 
     async def section_create(
         self, section_id: SectionId | None = None, data: bytes = b"", expiration_time: int = NEVER
     ) -> bytes:
         """Create a section; None: the service chooses the id. Return the id."""
-        created: wire.SectionCreated = await self._do(
-            self._calls.section_create(section_id, data, expiration_time)
-        )
+        call = self._of("section_create").section_create(section_id, data, expiration_time)
+        created: wire.SectionCreated = await self._do(call)
         return created.section_id
 
     async def section_delete(self, section_id: SectionId) -> None:
         """Delete a section."""
-        await self._do(self._calls.section_delete(section_id))
+        await self._do(self._of("section_delete").section_delete(section_id))
 
     async def section_expiration_time_set(
         self, section_id: SectionId, expiration_time: int
     ) -> None:
         """Set when a section expires, in ns since 1970; NEVER cancels."""
-        await self._do(self._calls.expiration_time_set(section_id, expiration_time))
+        await self._do(
+            self._of("section_expiration_time_set").expiration_time_set(section_id, expiration_time)
+        )
 
     async def write(self, elements: Iterable[tuple[SectionId, int, bytes]]) -> None:
         """Write (section, offset, data) elements: all or none, in one step."""
-        await self._do(self._calls.write(elements))
+        await self._do(self._of("write").write(elements))
 
     async def overwrite(self, section_id: SectionId, data: bytes, *, create: bool = False) -> None:
         """Replace a section's whole content; ``create``: make it if it is not there."""
-        await self._do(self._calls.overwrite(section_id, data, create=create))
+        await self._do(self._of("overwrite").overwrite(section_id, data, create=create))
 
     async def read(
         self, elements: Iterable[tuple[SectionId, int, int | None]], *, local: bool = False
     ) -> tuple[bytes, ...]:
         """Read (section, offset, size or None) elements of one consistent state."""
-        answer: wire.ReadData = await self._do(self._calls.read(elements, local=local))
+        answer: wire.ReadData = await self._do(self._of("read").read(elements, local=local))
         return answer.parts
 
     async def sections(self) -> tuple[bytes, ...]:
         """Return the ids of all sections in creation order."""
-        ids: wire.SectionIds = await self._do(self._calls.sections(SectionsChosen.ANY, 0))
+        ids: wire.SectionIds = await self._do(self._of("iterate").sections(SectionsChosen.ANY, 0))
         return ids.ids
 
     async def iterate(
         self, chosen: SectionsChosen = SectionsChosen.ANY, expiration_time: int = 0
     ) -> AsyncIterator[SectionDescriptor]:
         """Iterate over sections as they are now; the set of ids is fixed at the begin."""
-        ids: wire.SectionIds = await self._do(self._calls.sections(chosen, expiration_time))
+        ids: wire.SectionIds = await self._do(self._of("iterate").sections(chosen, expiration_time))
         for section_id in ids.ids:
             try:
-                section = await self._do(self._calls.section(section_id))
+                section = await self._do(self._of("iterate").section(section_id))
             except errors.NotExistError:
                 continue  # deleted meanwhile
             yield checkpoints.descriptor(section)
 
     async def synchronize(self, timeout_ns: int = CALL_TIMEOUT_NS) -> None:
         """Wait until all replicas have all changes made before."""
-        if timeout_ns <= 0:
-            raise errors.AisTimeoutError("ckpt.synchronize", "timeout_ns is not positive")
-        await self._do(self._calls.synchronize(), timeout_ns)
+        calls = self._of("synchronize")
+        checkpoints.check_synchronize(timeout_ns)
+        await self._do(calls.synchronize(), timeout_ns)
 
     async def close(self) -> None:
         """Close; may be repeated."""

@@ -360,10 +360,10 @@ class Assembler:
         )
 
     def _check_quorum(self, section: BoundSection, expected: int) -> None:
-        self._problems.warning(
-            section.origin_of("provider"),
-            "quorum.provider: read and checked; this release does not act on it",
-        )
+        for key in ("last_man_standing", "allow_downscale", "expected_votes_tracking"):
+            if section.boolean(key):
+                rule = f"quorum.{key}: read and checked; this release does not act on it"
+                self._problems.warning(section.origin_of(key), rule)
         two_node = section.boolean("two_node")
         if not expected:
             self._problems.error(

@@ -251,13 +251,17 @@ _SERVICE_MEMORY: Final = SectionRule(
 
 _QUORUM: Final = SectionRule(
     "quorum",
-    "Whether a part of the cluster may act. Read and checked; a later release acts on it.",
+    "Whether a part of the cluster may act: [operating.md](operating.md#quorum). The same on all "
+    "nodes; where they differ, the file with the most expected votes counts.",
     directives=(
         Directive(
             "provider",
-            choice("votequorum", "none", synonyms=(("corosync_votequorum", "votequorum"),)),
+            choice(
+                "majority", "votequorum", "none", synonyms=(("corosync_votequorum", "votequorum"),)
+            ),
             "none",
-            "`none`: every part of the cluster is quorate",
+            "`none`: every part of the cluster is quorate. `majority`, `votequorum`: the "
+            "part with over half of the expected votes is",
         ),
         Directive(
             "expected_votes",
@@ -283,7 +287,8 @@ _QUORUM: Final = SectionRule(
             "last_man_standing",
             BOOLEAN,
             "no",
-            "lower the expected votes, while quorate, after `last_man_standing_window`",
+            "lower the expected votes, while quorate, after `last_man_standing_window`. Not acted "
+            "on yet",
         ),
         Directive("last_man_standing_window", milliseconds(1, DAY_MS), "10000", "see there"),
         Directive(
@@ -298,18 +303,24 @@ _QUORUM: Final = SectionRule(
             "lowest",
             "the tie breaker, or several in order",
         ),
-        Directive("allow_downscale", BOOLEAN, "no", "an orderly leave lowers the expected votes"),
+        Directive(
+            "allow_downscale",
+            BOOLEAN,
+            "no",
+            "an orderly leave lowers the expected votes. Not acted on yet",
+        ),
         Directive(
             "expected_votes_tracking",
             BOOLEAN,
             "no",
-            "the expected votes are never below the highest seen",
+            "the expected votes are never below the highest seen. Not acted on yet",
         ),
         Directive(
             "no_quorum_policy",
             choice("stop", "freeze", "ignore"),
             "stop",
-            "what services do without quorum",
+            "what services do without quorum. `stop` and `freeze`: requests are refused; `ignore`: "
+            "they are served, and the status says that there is no quorum",
         ),
     ),
 )

@@ -34,6 +34,7 @@ class Exit(IntEnum):
     CONFIGURATION_SOURCE = 24
     PRIVILEGE = 25
     DUPLICATE_NODE = 26  # another node with this node id was here first
+    PROTOCOL_VERSION = 27  # the others speak no version of a protocol that this process speaks
 
 
 NOT_RESTARTED: frozenset[Exit] = frozenset(
@@ -48,6 +49,7 @@ NOT_RESTARTED: frozenset[Exit] = frozenset(
         Exit.USER_OR_GROUP,
         Exit.CONFIGURATION_SOURCE,
         Exit.DUPLICATE_NODE,
+        Exit.PROTOCOL_VERSION,
     }
 )
 

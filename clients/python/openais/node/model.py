@@ -184,9 +184,9 @@ class ServiceMemoryConfig:
 
 @dataclass(frozen=True, slots=True)
 class QuorumConfig:
-    """Whether a part of the cluster may act; read and checked, not acted on yet."""
+    """Whether a part of the cluster may act."""
 
-    provider: str  # "votequorum" or "none"
+    provider: str  # "majority" or "votequorum", which are one; or "none"
     expected_votes: int  # 0 without provider
     votes: int
     two_node: bool

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Final
 
 from openais.wire.codec import Table
+from openais.wire.status import TIME_END
 
 VERSION: Final = 1
 VERSION_MIN: Final = 1
@@ -15,9 +16,12 @@ NAME_SIZE_MAX: Final = 256  # bytes
 ELEMENTS_MAX: Final = 65_535  # of one read or write
 CALL_SIZE_MAX: Final = 64 << 20  # bytes of data in one call
 SECTIONS_MAX: Final = 1_000_000  # of one checkpoint
+SECTION_ID_SIZE_MAX: Final = 65_535  # bytes, whatever a checkpoint allows
+MEMORY_MAX: Final = 2 << 30  # bytes that all checkpoints take on each node, with what manages them
 CHECKPOINTS_MAX: Final = 20_000
 OPENS_PER_SESSION_MAX: Final = 10_000
 SIZE_MAX: Final = (1 << 64) - 1  # SaSizeT
+COUNT_MAX: Final = (1 << 32) - 1  # SaUint32T
 
 
 class Level(IntEnum):
@@ -87,10 +91,13 @@ def attributes_rule(a: Attributes) -> str | None:
     mode = a.creation_flags & ~CreationFlags.COLLOCATED
     rules = (
         (mode in WRITE_MODES, "creation_flags: exactly one write mode, and COLLOCATED"),
-        (a.max_sections >= 1, "max_sections >= 1"),
-        (a.max_section_size >= 1, "max_section_size >= 1"),
-        (a.max_sections == 1 or a.max_section_id_size >= 1, "max_section_id_size >= 1"),
-        (a.retention_duration >= 0, "retention_duration >= 0"),
+        (1 <= a.max_sections <= COUNT_MAX, "max_sections: 1..2^32-1"),
+        (1 <= a.max_section_size <= SIZE_MAX, "max_section_size: 1..2^64-1"),
+        (
+            min(a.max_sections - 1, 1) <= a.max_section_id_size <= SIZE_MAX,
+            "max_section_id_size: 1..2^64-1, or 0 where max_sections is 1",
+        ),
+        (0 <= a.retention_duration <= TIME_END, "retention_duration: 0..2^63-1"),
         (
             0 <= a.checkpoint_size <= min(SIZE_MAX, a.max_sections * a.max_section_size),
             "checkpoint_size <= max_sections * max_section_size",
@@ -295,6 +302,22 @@ class Erroneous:
     """Index of the element that was at fault."""
 
     index: int
+    rule: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        """Return what a person reads in an error."""
+        return f"element {self.index}: {self.rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The rule that a request breaks, for people."""
+
+    rule: str
+
+    def __str__(self) -> str:
+        """Return what a person reads in an error."""
+        return self.rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +343,7 @@ class Section:
     size: int
     state: SectionState
     last_update_ns: int
+    version: bytes = b""  # of its last change
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,5 +459,6 @@ TABLE: Final = Table(
         70: Section,
         71: Checkpoints,
         72: Dump,
+        73: Refusal,
     },
 )

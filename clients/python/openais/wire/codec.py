@@ -4,7 +4,8 @@ A message is a frozen, slotted dataclass; on the wire it is a msgpack array of i
 fields in field order. Field types: int, bool, bytes, str, ``T | None``, ``tuple[T, ...]``, IntEnum
 and nested records (frozen dataclasses, an array without tag). Decoding checks every type, enforces
 every bound and raises one exception. Surplus trailing fields are ignored and absent trailing
-fields take their default, so that fields can be added.
+fields take their default, so that fields can be added. A table of version 2 or more can encode
+and decode as an older version did: fields (`added`) and messages that came later do not exist then.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -24,6 +25,7 @@ FIELDS_MAX: Final = 255  # elements of any array in a message whose class has no
 FRAME_SIZE_MIN: Final = 4096  # bytes; what is shorter is cheaper to copy than to send apart
 TAG_MAX: Final = 127  # so that a tag is one byte, readable without decoding the rest
 
+_SINCE: Final = "since"  # in the metadata of a field: the version it came with
 _ONE_BYTE_ARRAY_MASK: Final = 0xF0
 _ONE_BYTE_ARRAY: Final = 0x90
 _TWO_BYTE_ARRAY: Final = 0xDC
@@ -129,6 +131,14 @@ def _has_list(kind: Any) -> bool:
     return any(map(_has_list, arms))
 
 
+def added(version: int, default: Any) -> Any:
+    """Declare a field that a message has since a version of its table's protocol.
+
+    For fields of the table's messages, not of records in them.
+    """
+    return dataclasses.field(default=default, metadata={_SINCE: version})
+
+
 class Table:
     """One protocol: tag to message class. The table is the protocol.
 
@@ -137,13 +147,34 @@ class Table:
         messages: tag (0..127) to message class; a deleted tag stays reserved.
         carriers: classes whose last field, ``payload``, travels as the next element of the
             bundle, so that it is neither packed nor unpacked on the way.
+        version: of the protocol that is spoken.
+        version_min: the oldest that is understood.
+        since: messages that came with a later version than 1, and which.
     """
 
     def __init__(
-        self, name: str, messages: dict[int, type[Any]], carriers: tuple[type[Any], ...] = ()
+        self,
+        name: str,
+        messages: dict[int, type[Any]],
+        carriers: tuple[type[Any], ...] = (),
+        *,
+        version: int = 1,
+        version_min: int = 1,
+        since: Mapping[type[Any], int] = types.MappingProxyType({}),
     ) -> None:
         assert all(0 <= tag <= TAG_MAX for tag in messages), "a tag is one byte"
+        assert 1 <= version_min <= version, f"{name}: version_min {version_min} of {version}"
         self.name: Final = name
+        self.version: Final = version
+        self.version_min: Final = version_min
+        self._since: Final = {tag: since.get(kind, 1) for tag, kind in messages.items()}
+        self._added: Final = {
+            tag: tuple(f.metadata.get(_SINCE, 1) for f in dataclasses.fields(kind))
+            for tag, kind in messages.items()
+        }
+        assert all(list(a) == sorted(a) for a in self._added.values()), (
+            f"{name}: new fields go last"
+        )
         self.messages: Final = messages
         self._carriers: Final = frozenset(carriers)
         self._tags: Final = {kind: tag for tag, kind in messages.items()}
@@ -159,12 +190,23 @@ class Table:
         """Return the tag of a message class of this table."""
         return self._tags[kind]
 
-    def encode(self, message: Any) -> bytes:
-        """Encode one message of this table."""
+    def encode(self, message: Any, version: int | None = None) -> bytes:
+        """Encode one message of this table, as the given version of the protocol did."""
         kind = type(message)
-        fields = [getattr(message, name) for name in self._names[kind]]
+        names = self._names[kind]
+        if version is not None and version < self.version:
+            names = names[: self._fields_at(self._tags[kind], version)]
+        fields = [getattr(message, name) for name in names]
         packed: bytes = msgpack.packb([self._tags[kind], *fields], default=_flatten)
         return packed
+
+    def since(self, tag: int) -> int | None:
+        """Return the version a message came with; None: there is no such message."""
+        return self._since.get(tag)
+
+    def _fields_at(self, tag: int, version: int) -> int:
+        """Return how many fields a message had in a version."""
+        return sum(1 for since in self._added[tag] if since <= version)
 
     def put(self, message: Any, elements: list[Buffer]) -> None:
         """Append a message to the elements of a bundle; the payload of a carrier is its own."""
@@ -193,8 +235,12 @@ class Table:
                 message = dataclasses.replace(message, payload=payload)
             yield message
 
-    def decode(self, data: Buffer) -> Any:
+    def decode(self, data: Buffer, version: int | None = None) -> Any:
         """Decode one message.
+
+        Args:
+            data: the encoded message.
+            version: what came later is ignored, a message that came later is unknown.
 
         Returns:
             An instance of one of the table's classes.
@@ -205,9 +251,14 @@ class Table:
         values = _unpack(self.name, data, self._bound(data))
         if not isinstance(values, list) or not values or type(values[0]) is not int:
             raise DecodeError(f"{self.name}: not an array that begins with a tag")
-        convert = self._converters.get(values[0])
+        tag = values[0]
+        convert = self._converters.get(tag)
         if convert is None:
-            raise DecodeError(f"{self.name}: unknown tag {values[0]}")
+            raise DecodeError(f"{self.name}: unknown tag {tag}")
+        if version is not None and version < self.version:
+            if self._since[tag] > version:
+                raise DecodeError(f"{self.name}: unknown tag {tag}")
+            return convert(values[1 : 1 + self._fields_at(tag, version)])
         return convert(values[1:])
 
     def _bound(self, data: Buffer) -> int:

@@ -41,6 +41,7 @@ class Hello:
     session_id: bytes  # SESSION_ID_SIZE bytes
     resume: bool  # True: the session was open before; never answer with a fresh one
     notified: int = 0  # serial of the last notification seen
+    outlives_membership: bool = False  # of an API level without ERR_UNAVAILABLE: never goes stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,11 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The session cannot be attached: ERR_LIBRARY lost, ERR_ACCESS refused, ERR_VERSION."""
+    """There is no such session: ERR_LIBRARY lost, ERR_ACCESS refused, ERR_VERSION.
+
+    ERR_UNAVAILABLE: its node has left the membership of the cluster; a new one may be opened when
+    the node is back.
+    """
 
     status: Status
     reason: str

@@ -241,14 +241,17 @@ def test_cfg_020_quorum_is_checked(tmp_path: Path, lines: str, reason: str) -> N
     assert complained(refused(tmp_path, text), reason)
 
 
-def test_quorum_is_read_and_says_that_nothing_acts_on_it(tmp_path: Path) -> None:
-    text = MINIMAL + "quorum {\nprovider: corosync_votequorum\nauto_tie_breaker_node: 3, 1\n}\n"
+def test_quorum_is_read_and_says_what_nothing_acts_on(tmp_path: Path) -> None:
+    lines = "provider: majority\nauto_tie_breaker_node: 3, 1\nallow_downscale: yes"
+    text = MINIMAL + f"quorum {{\n{lines}\n}}\n"
     error = refused(tmp_path, text)
     assert complained(error, "quorum.expected_votes is missing (only a nodelist gives it)")
     config = loaded(tmp_path, text + nodelist(3))
-    assert (config.quorum.provider, config.quorum.expected_votes) == ("votequorum", 3)
+    assert (config.quorum.provider, config.quorum.expected_votes) == ("majority", 3)
     assert config.quorum.auto_tie_breaker_node == (3, 1)
-    assert "this release does not act on it" in config.warnings[1]
+    warnings = [w for w in config.warnings if "quorum" in w]
+    assert len(warnings) == 1
+    assert "quorum.allow_downscale: read and checked; this release does not act" in warnings[0]
 
 
 def test_what_is_kept_for_a_killed_service_is_bounded(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_every_change_is_counted_and_a_refused_or_repeated_look_is_not() -> None
         count: int = info.mutations
         return count
 
-    assert mutations() == 0
+    before = mutations()
     changes = [
         create(1, b"a"),
         wire.SectionOverwrite(1, b"a", b"x"),
@@ -186,10 +186,10 @@ def test_every_change_is_counted_and_a_refused_or_repeated_look_is_not() -> None
     ]
     for count, change in enumerate(changes, 1):
         assert bench.do(change).status is Status.OK
-        assert mutations() == count
+        assert mutations() == before + count
     assert bench.do(wire.SectionDelete(1, b"a")).status is Status.ERR_NOT_EXIST
     bench.ask(wire.StatusGet(1))
-    assert mutations() == len(changes)
+    assert mutations() == before + len(changes)
 
 
 def test_a_deleted_checkpoint_leaves_a_tombstone_for_a_while(
@@ -209,6 +209,67 @@ def test_a_deleted_checkpoint_leaves_a_tombstone_for_a_while(
     bench.now_ns += objects.TOMBSTONE_NS
     live_and_die(b"late")
     assert bench.machine.describe()["tombstones"] == 1
+
+
+def test_wrong_values_come_before_the_open_mode_and_that_before_what_is_there() -> None:
+    bench = Bench()
+    bench.opened(1)
+    bench.do(wire.Open(2, b"n", 1, None, wire.Level.B_02))
+    for operation, status in (
+        (wire.SectionDelete(2, b""), Status.ERR_INVALID_PARAM),
+        (wire.SectionDelete(2, b"unknown"), Status.ERR_ACCESS),
+        (wire.SectionDelete(1, b"unknown"), Status.ERR_NOT_EXIST),
+        (wire.RetentionDurationSet(2, -1), Status.ERR_INVALID_PARAM),
+        (wire.SectionOverwrite(2, b"a", bytes(101)), Status.ERR_INVALID_PARAM),
+        (wire.Write(2, ()), Status.ERR_INVALID_PARAM),
+        (wire.Synchronize(2), Status.ERR_ACCESS),
+    ):
+        assert bench.do(operation).status is status, operation
+
+
+def test_a_refusal_tells_the_rule_and_the_element() -> None:
+    bench = Bench()
+    bench.opened()
+    bench.do(create(1, b"a"))
+    elements = (wire.WriteElement(b"a", 0, b"x"), wire.WriteElement(b"a", 99, b"xyz"))
+    answer = bench.do(wire.Write(1, elements))
+    assert str(answer.result) == "element 1: bytes 99..102, max_section_size is 100"
+    assert str(bench.do(create(1, b"a")).result) == "there is a section with this id"
+
+
+def test_memory_has_a_limit_and_a_refused_change_takes_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    huge = wire.Attributes(1, 0, 1_000, 8, 1 << 40, 8)
+    bench.do(wire.Open(1, b"n", RWC, huge, wire.Level.B_02))
+    bench.do(create(1, b"a"))
+    before = bench.machine.describe()
+    gap = wire.Write(1, (wire.WriteElement(b"a", 1 << 39, b"x"),))
+    assert bench.do(gap).status is Status.ERR_NO_MEMORY
+    assert bench.machine.describe() == before
+    monkeypatch.setattr(wire, "MEMORY_MAX", before["memory_bytes"] + 10)
+    assert bench.do(wire.SectionOverwrite(1, b"a", bytes(14))).status is Status.OK
+    assert bench.do(wire.SectionOverwrite(1, b"a", bytes(15))).status is Status.ERR_NO_MEMORY
+    assert bench.do(create(1, b"b")).status is Status.ERR_NO_MEMORY
+    assert bench.do(wire.SectionCreate(1, None, TIME_END, b"")).status is Status.ERR_NO_MEMORY
+    other = wire.Open(2, b"other", RWC, huge, wire.Level.B_02)
+    assert bench.do(other).status is Status.ERR_NO_MEMORY
+    bench.do(wire.SectionDelete(1, b"a"))
+    assert bench.do(create(1, b"b")).status is Status.OK
+    bench.do(wire.Close(1))
+    bench.do(wire.Unlink(b"n"))
+    assert bench.machine.describe()["memory_bytes"] == 0
+
+
+def test_a_read_that_no_answer_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "CALL_SIZE_MAX", 6)
+    bench = Bench()
+    bench.opened()
+    bench.do(create(1, b"a"))
+    two = (wire.ReadElement(b"a", 0, None), wire.ReadElement(b"a", 0, 3))
+    assert bench.ask(wire.Read(1, two)).status is Status.ERR_NO_RESOURCES
+    assert bench.ask(wire.Read(1, two[:1])).result == wire.ReadData((b"data",))
 
 
 def test_results_of_other_classes_are_no_operations() -> None:

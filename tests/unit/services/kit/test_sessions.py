@@ -78,7 +78,9 @@ class Overflowing(Stage):
     """Replicas of which a session that does not take its notifications is ended."""
 
     def fresh(self, node_id: int) -> Replica:
-        return Replica(node_id, Toy(), Notifications(kept_max=2, overflow=Overflow.END))
+        return Replica(
+            node_id, Toy(), notifications=Notifications(kept_max=2, overflow=Overflow.END)
+        )
 
 
 def test_a_session_that_takes_nothing_is_ended_on_all_replicas_where_that_is_the_rule() -> None:

@@ -89,6 +89,14 @@ def test_a_token_number_that_jumps_is_dropped_and_the_next_token_is_taken() -> N
     assert sent(lone.token(0)) == ["token"]
 
 
+def test_a_message_of_a_node_that_is_not_in_the_ring_is_not_kept() -> None:
+    lone = Lone()
+    lone.token(0)
+    assert lone.hear(2, 1, lone.data(1, originator=77)) != []
+    assert lone.ring.stats.protocol_errors == 1
+    assert lone.ring.old.high == 0
+
+
 def test_a_message_that_is_numbered_impossibly_far_ahead_is_not_kept() -> None:
     lone = Lone()
     store = lone.ring.old

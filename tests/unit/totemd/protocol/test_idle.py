@@ -65,10 +65,10 @@ def test_the_token_goes_on_after_a_while_however_much_the_lone_sender_sends() ->
 def test_the_token_goes_on_after_so_many_messages_of_the_lone_sender() -> None:
     lone = lone_sender()
     for _ in range(LINGER_MESSAGES_MAX - 1):
-        lone.now_ns += LINGER_NS // 2
+        lone.now_ns += LINGER_NS // 4
         submit(lone)
     assert lone.ring.held is not None
-    lone.now_ns += LINGER_NS // 2
+    lone.now_ns += LINGER_NS // 4
     assert sent(submit(lone))[-1] == "token"
 
 
