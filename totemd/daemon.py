@@ -363,6 +363,11 @@ class Daemon:
             "held_off": list(ring.hold_offs.held(time.monotonic_ns())),
             "links": self._network.status(),
             "groups": _groups(node),
+            "seats": [
+                {"group": _text(key.name), **seat.describe(time.monotonic_ns())}
+                for key, seat in sorted(node.seats.items())
+                if key.name != GROUP_NAME
+            ],
             "evs_clients": [
                 {"pid": pid, "groups": [_text(key.rstrip(b"\0")) for key in keys]}
                 for pid, keys in node.evs_clients()

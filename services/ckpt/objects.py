@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Final
 
 from openais.wire.ckpt import Attributes, Level, SectionState
-from openais.wire.codec import DecodeError, pack_state, unpack_state
+from openais.wire.codec import Buffer, DecodeError, pack_state, unpack_state
 from services.ckpt.checkpoint import Checkpoint, Opening, Section
 from services.kit.machine import Foreign, NodeId, SessionId, Summary
 
@@ -78,7 +78,7 @@ class Tombstones:
         """Return everything as plain values."""
         return [[uid, at_ns] for uid, at_ns in self._deleted.items()]
 
-    def load(self, rest: bytes) -> int:
+    def load(self, rest: Buffer) -> int:
         """Take up what `dump_rest` packed; return the counter of uids.
 
         Raises:
@@ -139,7 +139,7 @@ def _gathered(datas: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(small)
 
 
-def load(data: bytes) -> Checkpoint:
+def load(data: Buffer) -> Checkpoint:
     """Build a checkpoint from what `dump` returned, joined.
 
     Raises:
@@ -169,10 +169,10 @@ def load(data: bytes) -> Checkpoint:
         raise DecodeError(f"checkpoint: {error}") from error
 
 
-def _sections(metas: list[Any], data: bytes, begin: int) -> dict[bytes, Section]:
+def _sections(metas: list[Any], data: Buffer, begin: int) -> dict[bytes, Section]:
     sections: dict[bytes, Section] = {}
     for i, size, expiration, update, version, state in metas:
-        part = data[begin : begin + size]
+        part = bytes(data[begin : begin + size])
         sections[i] = Section(part, expiration, update, version, SectionState(state))
         begin += size
     if begin != len(data):

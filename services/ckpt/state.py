@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from openais.wire import ckpt as wire
 from openais.wire.ckpt import Level, OpenFlags
-from openais.wire.codec import DecodeError
+from openais.wire.codec import Buffer, DecodeError
 from openais.wire.status import TIME_END, Status
 from services.ckpt import checkpoint, objects, rules
 from services.ckpt.checkpoint import Checkpoint, Opening, OpenKey, Room, Stamp
@@ -439,7 +439,7 @@ class Checkpoints:
         c = self._checkpoints.get(name)
         return [] if c is None else objects.dump(c)
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         """Replace checkpoints and the rest."""
         loaded = [objects.load(data) for name, data in changes.items() if data and name != REST]
         rest = changes.get(REST)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 from openais.wire import clm as wire
-from openais.wire.codec import DecodeError, Table
+from openais.wire.codec import Buffer, DecodeError, Table
 from openais.wire.status import Status
 from services.kit.machine import (
     REST,
@@ -316,7 +316,7 @@ class Membership:
         )
         return [_STATE.encode(state)]
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         """Replace the whole state by a dumped one.
 
         Raises:

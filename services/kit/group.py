@@ -15,7 +15,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from openais.node import bundles
 from openais.node.paths import socket_path
-from openais.node.poller import Poller
+from openais.node.poller import Poller, readable
 from openais.wire import port
 from openais.wire.codec import Buffer, DecodeError, pack_bundle
 from openais.wire.port import Guarantee
@@ -135,14 +135,14 @@ class Group:
     def receive(self) -> list[Any]:
         """Return the messages of totemd that have come; `Lost` where the connection ended."""
         received: list[Any] = []
+        assert self._socket is not None
         self._more = True
         for _ in range(RECEIVE_BUDGET):
-            try:
-                assert self._socket is not None
-                elements = bundles.receive(self._socket)
-            except zmq.Again:
+            if not readable(self._socket):
                 self._more = False
                 break
+            try:
+                elements = bundles.receive(self._socket)
             except DecodeError:
                 continue  # not from a totemd of ours
             received += self._open(elements)
@@ -150,7 +150,7 @@ class Group:
             received.append(Lost(self._refused))
             return received
         assert self._monitor is not None
-        if not self._more and self._monitor.poll(0):
+        if not self._more and readable(self._monitor):
             parse_monitor_message(self._monitor.recv_multipart())
             received.append(Lost())
         return received

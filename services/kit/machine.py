@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NewType, Protocol, TypeAlias, runtime_checkable
 
-from openais.wire.codec import Table
+from openais.wire.codec import Buffer, Table
 from openais.wire.port import Reason, RingId
 from openais.wire.status import Status
 
@@ -223,7 +223,7 @@ class Machine(Protocol):
         state is sent, and hashed once.
         """
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         """Replace objects by what another replica dumped, its parts joined; None: it is gone.
 
         Touches each. Afterwards the whole is a state that the other replica had.

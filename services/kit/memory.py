@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from openais.wire.codec import DecodeError
+from openais.wire.codec import Buffer, DecodeError
 from services.kit.machine import Machine
 from services.kit.sessions import Sessions
 
@@ -62,7 +62,7 @@ class Memory:
             + [_SESSION + n for n in self._sessions.names()]
         )
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         """Replace objects of the machine and sessions.
 
         Raises:

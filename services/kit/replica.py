@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from openais.wire import port
-from openais.wire.codec import DecodeError, pack_state, unpack_bundle, unpack_state
+from openais.wire.codec import Buffer, DecodeError, pack_state, unpack_bundle, unpack_state
 from openais.wire.port import Reason, RingId
 from services.kit import entries
 from services.kit.application import Application
@@ -569,7 +569,8 @@ class Replica:
             ]
         )
 
-    def _load_head(self, data: bytes) -> None:
+    def load_head(self, data: Buffer) -> None:
+        """Take up what belongs to no object."""
         component, members, departed, self.applied, quorum, versions = unpack_state(data)
         self.versions.load(versions)
         rule = unspeakable(self.offer, self.versions.spoken)
@@ -599,22 +600,12 @@ class Replica:
         """
         try:
             head, objects = unpack_state(data)
-            self._load_head(head)
+            self.load_head(head)
             loaded: dict[bytes, bytes | None] = dict(objects)
             gone: dict[bytes, bytes | None] = dict.fromkeys(self.memory.names())
             self.memory.load(gone | loaded)
         except (TypeError, ValueError) as error:
             raise DecodeError(f"state: {error}") from error
-
-    def restore(self, data: bytes, index: int) -> None:
-        """Take up a snapshot of this replica; the replay from ``index`` follows.
-
-        Raises:
-            DecodeError: damaged.
-        """
-        self.load(data)
-        self.index = index
-        self.state = State.LIVE
 
     @property
     def serving(self) -> bool:

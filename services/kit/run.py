@@ -25,6 +25,7 @@ from openais.node.program import main
 from openais.wire import port
 from openais.wire.codec import DecodeError
 from openais.wire.status import ONE_MILLISECOND_NS, Status
+from services.kit import stream
 from services.kit.effects import (
     Dropped,
     Effect,
@@ -49,10 +50,12 @@ from services.kit.machine import KEPT, Machine, Notifications, Operation
 from services.kit.quorum import Quorum
 from services.kit.replica import Replica
 from services.kit.server import Server, refusal
+from services.kit.snapshots import SnapshotLimits, Snapshots
 
 SLEEP_MAX_MS: Final = 1000
 FRAME_SIZE_MAX: Final = 128 << 20  # bytes of one bundle of a client
 BODY_OVERHEAD_MAX: Final = 4096  # bytes of a request beside its data
+EVENT_SIZE_ESTIMATE: Final = 128  # bytes that totemd counts for a logged bundle beside its payload
 
 _LOG = EventLog(__name__)
 
@@ -118,16 +121,18 @@ class ServiceProcess:
         self._group: Final = Group(self._context, config.system.run_dir, name)
         self._replica = fresh(config)
         self._history = b""
-        self._snapshot = self._journal.read()
+        self._snapshot: Snapshot | None = self._journal.read()
         self._server: Final = Server(
             ipc,
             self._replica,
             self._group,
             operations,
             self.status,
-            _limits(config),
+            _client_limits(config),
         )
         self._poller: Final = Poller()
+        self._snapshots: Final = Snapshots(self._journal, _limits(config), self._poller)
+        self._replay = _Replay()
         self._wall_ns = 0
         self._quorate = True
         self._attached = False
@@ -146,9 +151,10 @@ class ServiceProcess:
         try:
             while not self._stopping:
                 self._turn()
-        finally:
             self._server.ipc.flush()
-            self._make_snapshot()
+            self._last_snapshot()
+        finally:
+            self._snapshots.abandon()
             self._group.close()
             self._server.ipc.close()
             self._context.destroy(0)
@@ -179,10 +185,11 @@ class ServiceProcess:
         self._perform(self._replica.expire(now))
         self._server.expire(now)
         self._server.order()
+        self._durable(self._snapshots.collect(ready, now.ns))
+        if self._snapshots.due(now.ns):
+            self._make_snapshot(now)
         self._group.flush()
         self._server.ipc.flush()
-        if self._journal.due:
-            self._make_snapshot()
 
     def _tell_quorum(self) -> None:
         quorum = self._replica.quorum
@@ -202,9 +209,12 @@ class ServiceProcess:
         if self._group.pending or self._server.ipc.pending:
             return 1 if self._server.ipc.pending else 0
         now = self._now()
-        waits = [
-            w for w in (self._replica.wait_ns(now), self._server.wait_ns(now)) if w is not None
-        ]
+        wanted = (
+            self._replica.wait_ns(now),
+            self._server.wait_ns(now),
+            self._snapshots.wait_ns(now.ns),
+        )
+        waits = [wait for wait in wanted if wait is not None]
         wait_ns = min(waits, default=SLEEP_MAX_MS * ONE_MILLISECOND_NS)
         return min(SLEEP_MAX_MS, -(-wait_ns // ONE_MILLISECOND_NS))
 
@@ -214,17 +224,17 @@ class ServiceProcess:
         now = self._now()
         match message:
             case port.Delivered():
-                self._journal.log_bytes += len(message.payload)
-                self._perform(self._replica.delivered(message, now))
+                self._delivered(message, now)
             case port.View():
                 self._perform(self._replica.viewed(message, now))
             case port.CaughtUp():
+                self._replay.end(self._replica.applied, now.ns)
                 self._perform(self._replica.caught_up(now))
                 self._resumed(now)
             case port.Attached():
                 self._attach(message, now)
             case port.SnapshotWanted():
-                self._make_snapshot()
+                self._snapshots.wanted = True
             case port.Refused(0, Status.ERR_VERSION, reason):
                 own = f"this process speaks {port.VERSION_MIN} to {port.VERSION}"
                 raise ExitError(Exit.PROTOCOL_VERSION, f"totemd: {reason}, {own}")
@@ -237,6 +247,12 @@ class ServiceProcess:
             case _:
                 pass  # Accepted, which the group has taken
 
+    def _delivered(self, message: port.Delivered, now: Now) -> None:
+        before = self._replica.applied
+        self._perform(self._replica.delivered(message, now))
+        self._snapshots.log_bytes += len(message.payload) + EVENT_SIZE_ESTIMATE
+        self._snapshots.log_entries += max(0, self._replica.applied - before)
+
     def _attach(self, attached: port.Attached, now: Now) -> None:
         """Take up the memory that the stream goes on from, or what is left of it."""
         self._attached = True
@@ -248,22 +264,29 @@ class ServiceProcess:
             return
         if attached.resumed and snapshot is not None:
             try:
-                self._replica.restore(snapshot.state, snapshot.index)
+                snapshot.check()
+                stream.restore(self._replica, snapshot.state, snapshot.index)
             except DecodeError as error:
-                _LOG.error("snapshot_unusable", path=str(self._journal.path), rule=str(error))
+                self._journal.unusable(str(error))
                 self._renew()
                 return
-            _LOG.info("snapshot_loaded", index=snapshot.index, bytes=len(snapshot.state))
+            size = len(snapshot.state)
+            self._snapshots.loaded(size, snapshot.index)
+            self._durable(snapshot.index)
+            _LOG.info("snapshot_loaded", index=snapshot.index, bytes=size)
         self._history = attached.history
         self._group.forget()
         self._again = True
         if attached.resumed:
             self._replica.replaying = True
+            self._replay.begin(self._replica.applied, now.ns)
         else:
+            self._snapshots.abandon()  # it is of another history
             self._perform(self._replica.reattached(now))
             if self._replica.view is not None:
                 # The new log does not tell what was before it.
-                self._write_snapshot()
+                self._snapshots.wanted = True
+                self._write_snapshot(now)
         _LOG.info("attached", resumed=attached.resumed, index=attached.index)
 
     def _resumed(self, now: Now) -> None:
@@ -279,6 +302,7 @@ class ServiceProcess:
 
     def _renew(self) -> None:
         """Forget everything and join as a new member."""
+        self._snapshots.abandon()
         self._replica = self._fresh(self._config)
         self._server.replica = self._replica
         self._history = b""
@@ -338,19 +362,29 @@ class ServiceProcess:
         if new is State.LIVE and not self._replica.replaying:
             self._serve(self._now())
 
-    def _make_snapshot(self) -> None:
-        replica = self._replica
-        if not replica.settled or replica.replaying or not self._history:
-            return
-        self._write_snapshot()
+    @property
+    def _settled(self) -> bool:
+        """True: a snapshot of now tells everything."""
+        return self._replica.settled and not self._replica.replaying and self._history != b""
 
-    def _write_snapshot(self) -> None:
+    def _make_snapshot(self, now: Now) -> None:
+        if self._settled:
+            self._write_snapshot(now)
+
+    def _write_snapshot(self, now: Now) -> None:
         replica = self._replica
-        snapshot = Snapshot(self._history, replica.index, replica.dump())
-        if self._journal.write(snapshot):
-            self._group.control(port.Snapshotted(replica.index))
-            self._group.flush()
-            _LOG.debug("snapshot", index=replica.index, bytes=len(snapshot.state))
+        begin = self._snapshots.begin
+        self._durable(begin(self._history, replica.index, lambda: stream.parts(replica), now.ns))
+
+    def _last_snapshot(self) -> None:
+        dump = (lambda: stream.parts(self._replica)) if self._settled else None
+        self._durable(self._snapshots.last(self._history, self._replica.index, dump))
+        self._group.flush()
+
+    def _durable(self, index: int | None) -> None:
+        """Let totemd cut its log."""
+        if index is not None and self._attached:
+            self._group.control(port.Snapshotted(index))
 
     def _signals(self) -> None:
         self._wake_fd.settimeout(0)
@@ -369,12 +403,8 @@ class ServiceProcess:
         counters = dataclasses.asdict(replica.stats)
         counters |= dataclasses.asdict(self._server.stats)
         counters |= dataclasses.asdict(self._server.ipc.stats)
-        counters |= {
-            "entries_queued": self._group.queued,
-            "snapshots_written": self._journal.written,
-            "snapshots_failed": self._journal.failed,
-            "log_bytes": self._journal.log_bytes,
-        }
+        counters |= dataclasses.asdict(self._snapshots.stats)
+        counters |= {"entries_queued": self._group.queued}
         state = replica.state.value if self._attached else "connecting"
         return {
             "process": self._name,
@@ -396,9 +426,45 @@ class ServiceProcess:
             "limits": dataclasses.asdict(self._server.use.limits),
             "clients": self._server.use.report(),
             "digest": replica.digest().hex() if view else "",
+            "memory": self._snapshots.status() | self._replay.status(),
             "counters": counters,
             "machine": replica.machine.describe(),
         }
+
+
+@dataclasses.dataclass(slots=True)
+class _Replay:
+    """What the last process of the service left to be replayed."""
+
+    entries: int = 0
+    duration_ns: int = 0
+    _begun_ns: int = 0
+    _applied: int = 0
+
+    def begin(self, applied: int, now_ns: int) -> None:
+        self._applied, self._begun_ns = applied, now_ns
+
+    def end(self, applied: int, now_ns: int) -> None:
+        self.entries, self.duration_ns = applied - self._applied, now_ns - self._begun_ns
+        duration_ms = self.duration_ns // ONE_MILLISECOND_NS
+        _LOG.info("replayed", entries=self.entries, duration_ms=duration_ms)
+
+    def status(self) -> dict[str, int]:
+        return {
+            "replayed_entries": self.entries,
+            "replayed_ms": self.duration_ns // ONE_MILLISECOND_NS,
+        }
+
+
+def _limits(config: NodeConfig) -> SnapshotLimits:
+    memory = config.service_memory
+    return SnapshotLimits(
+        memory.snapshot_log_bytes,
+        memory.snapshot_log_entries,
+        memory.snapshot_fork_bytes,
+        memory.snapshot_timeout_ms * ONE_MILLISECOND_NS,
+        memory.snapshot_exit_ms * ONE_MILLISECOND_NS,
+    )
 
 
 def _quorum(quorum: Quorum) -> dict[str, Any]:
@@ -432,7 +498,7 @@ def _access(config: NodeConfig) -> Access:
     )
 
 
-def _limits(config: NodeConfig) -> Limits:
+def _client_limits(config: NodeConfig) -> Limits:
     ipc = config.ipc
     return Limits(
         ipc.clients_max,

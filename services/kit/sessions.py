@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from openais.wire.codec import DecodeError, pack_state, unpack_state
+from openais.wire.codec import Buffer, DecodeError, pack_state, unpack_state
 from openais.wire.session import REQUESTS_OUTSTANDING_MAX
 from openais.wire.status import Status
 from services.kit.machine import NodeId, Notifications, Objects, Overflow, SessionId
@@ -267,7 +267,7 @@ class Sessions:
         record = self.open.get(SessionId(name))
         return [] if record is None else [pack_state(record.values())]
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         """Replace objects by what another replica had; None: it is gone.
 
         Raises:

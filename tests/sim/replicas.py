@@ -14,7 +14,7 @@ from typing import Any
 
 from openais.wire.codec import pack_bundle
 from openais.wire.port import Change, Delivered, Guarantee, Member, Reason, RingId, View
-from services.kit import entries
+from services.kit import entries, stream
 from services.kit.effects import (
     Dropped,
     Ended,
@@ -350,7 +350,7 @@ class Stage:
         index = 0
         if host.snapshot is not None:
             data, index = host.snapshot
-            host.replica.restore(data, index)
+            stream.restore(host.replica, memoryview(data), index)
         host.replica.replaying = True
         for event in host.log:
             if event.index > index:
@@ -364,7 +364,7 @@ class Stage:
         host = self.hosts[node_id]
         if host.down or not host.replica.settled:
             return False
-        host.snapshot = (host.replica.dump(), host.replica.index)
+        host.snapshot = (b"".join(stream.parts(host.replica)), host.replica.index)
         return True
 
     def leave(self, node_id: int, reason: Reason = Reason.NODEDOWN) -> None:
@@ -412,7 +412,9 @@ class Stage:
         host.outbox.clear()
         host.again = True
         self.perform(host, host.replica.reattached(self.now()))
-        host.snapshot = (host.replica.dump(), 0) if host.replica.view is not None else None
+        host.snapshot = (
+            (b"".join(stream.parts(host.replica)), 0) if host.replica.view is not None else None
+        )
         self._ring_seq += 4
         self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openais.wire.codec import Table, pack_state, unpack_state
+from openais.wire.codec import Buffer, Table, pack_state, unpack_state
 from openais.wire.status import Status
 from services.kit.machine import (
     REST,
@@ -179,7 +179,7 @@ class Toy:
             )
         ]
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         for name, data in changes.items():
             self.objects.touch(name)
             if name == REST:

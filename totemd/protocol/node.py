@@ -476,10 +476,12 @@ class Node:
     def snapshotted(self, connection: ConnectionId, index: int, now_ns: int) -> list[Effect]:
         """Cut a seat's log: everything up to ``index`` is durable with the service."""
         seat = self._connections[connection].seat
-        if seat is None or not seat.snapshotted(index):
-            self._tell(
-                connection, Refused(0, Refusal.INVALID_PARAM, f"no position {index} in this log")
-            )
+        if seat is None:
+            rule = "only the process of a service has a log"
+            self._tell(connection, Refused(0, Refusal.INVALID_PARAM, rule))
+        else:
+            for event in seat.snapshotted(index):
+                self._tell(connection, event)
         return self._step([], now_ns)
 
     def detach(self, connection: ConnectionId, now_ns: int) -> list[Effect]:

@@ -18,6 +18,8 @@ from totemd.protocol.local import (
     Delivered,
     Event,
     GroupKey,
+    Refusal,
+    Refused,
     SnapshotWanted,
     View,
 )
@@ -106,20 +108,38 @@ class Seat:
             self.base = self.index
             self.log_bytes = 0
             self.logs_dropped += 1
+            return [event, SnapshotWanted(0)]  # only a later one is of use
         if self.log_bytes > limit and not self._wanted:
             self._wanted = True
             return [event, SnapshotWanted(self.log_bytes)]
         return [event]
 
-    def snapshotted(self, index: int) -> bool:
-        """Cut the log at a position that is durable; False: there is no such position."""
-        if not self.base <= index <= self.index:
-            return False
+    def snapshotted(self, index: int) -> list[Event]:
+        """Cut the log at a position that is durable; return what the process is told."""
+        if not 0 <= index <= self.index:
+            return [Refused(0, Refusal.INVALID_PARAM, f"no position {index} in this log")]
+        if index < self.base:  # begun before the log was dropped: nothing goes on from there
+            self._wanted = True
+            return [SnapshotWanted(self.log_bytes)]
         while self._log and self._log[0].index <= index:
             self.log_bytes -= _size(self._log.popleft())
         self.base = index
         self._wanted = False
-        return True
+        return []
+
+    def describe(self, now_ns: int) -> dict[str, int | bool | None]:
+        """Return what the status document tells."""
+        vacant = self.vacant_until_ns
+        return {
+            "attached": self.connection is not None,
+            "index": self.index,
+            "log_base": self.base,
+            "log_bytes": self.log_bytes,
+            "log_bytes_max": self._limits.log_bytes_max,
+            "logs_dropped": self.logs_dropped,
+            "grace_ms": self._limits.grace_ns // 1_000_000,
+            "grace_left_ms": None if vacant is None else max(0, vacant - now_ns) // 1_000_000,
+        }
 
     def check(self) -> None:
         """Assert every invariant."""

@@ -3,9 +3,10 @@
 A link is a DEALER socket that is made anew whenever it is lost; what has to be said first on a new
 one, its handler knows. A wake-up of another thread costs more than most calls, so what can be done
 in the calling thread is: sending by whoever has something to send, receiving by an application that
-waits for its handle's descriptor and dispatches. The background thread receives where nobody does,
-and takes over when an application has not looked for a while. So a lock guards each socket, and
-whoever has used one looks whether it has become readable: ZeroMQ tells that only once.
+waits for its handle's descriptor and dispatches, or by a thread that waits for an answer. The
+background thread receives where nobody does, and takes over when an application has not looked for
+a while. So a lock guards each socket, and whoever has used one looks whether it has become
+readable: ZeroMQ tells that only once.
 """
 
 from __future__ import annotations
@@ -35,7 +36,57 @@ RECONNECT_MIN_MS: Final = 10
 RECONNECT_MAX_MS: Final = 200
 MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
 ATTENDED_NS: Final = 20_000_000  # since an application has last received by itself
-ATTENDED_POLL_S: Final = 0.02
+CALLED_NS: Final = 5_000_000  # since it has begun to wait for an answer
+CALLED_POLL_S: Final = CALLED_NS / 1e9
+
+
+class Waiter:
+    """What one thread waits for, at one time: set by whoever receives it."""
+
+    _own: Final = threading.local()
+
+    def __init__(self) -> None:
+        self.descriptor: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.pid: Final = os.getpid()
+        self.is_set = False
+        self._poked = False  # the descriptor is readable, or about to be
+        self._thread: Final = threading.get_ident()
+
+    @classmethod
+    def of_this_thread(cls) -> Waiter:
+        """Return the waiter of the calling thread, not set."""
+        waiter: Waiter | None = getattr(cls._own, "waiter", None)
+        if waiter is None or waiter.pid != os.getpid():  # a forked child shares the descriptor
+            waiter = cls._own.waiter = Waiter()
+        waiter.clear()
+        return waiter
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    def clear(self) -> None:
+        """Begin to wait for something else."""
+        self.is_set = False
+        if self._poked:
+            self._poked = False
+            with contextlib.suppress(BlockingIOError):  # it is about to be
+                os.eventfd_read(self.descriptor)
+
+    def set(self) -> None:
+        """Let the thread go on."""
+        poke = threading.get_ident() != self._thread
+        self._poked = self._poked or poke
+        self.is_set = True
+        if poke:
+            os.eventfd_write(self.descriptor, 1)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait without receiving; False: the time is over."""
+        if not self.is_set:
+            poll = select.poll()
+            poll.register(self.descriptor, select.POLLIN)
+            poll.poll(seconds * 1000)
+        return self.is_set
 
 
 class LinkHandler(Protocol):
@@ -72,6 +123,7 @@ class Link:
         self.paused = False
         self._look_again = False
         self._served_ns = 0  # when the application last received by itself
+        self.window_ns = ATTENDED_NS  # for how long it is taken to do so again
         self._watch: select.epoll | None = None  # the application waits for it
         self._watched = -1
         self.descriptor = -1  # of the present socket
@@ -127,7 +179,7 @@ class Link:
     @property
     def attended(self) -> bool:
         """True: the application receives by itself."""
-        return time.monotonic_ns() - self._served_ns < ATTENDED_NS
+        return time.monotonic_ns() - self._served_ns < self.window_ns
 
     def leave_to_itself(self) -> None:
         """The application is going to wait for something else: receive in the background."""
@@ -137,9 +189,35 @@ class Link:
 
     def serve(self) -> None:
         """Receive and send in the calling thread, which is the application's."""
+        self.window_ns = ATTENDED_NS
         self._served_ns = time.monotonic_ns()
         if self.exchange(SERVE_BUDGET):
             self._see_to()
+
+    def serve_until(self, waiter: Waiter, seconds: float) -> bool:
+        """Receive in the calling thread until something is set; False: the time is over.
+
+        Any thread may be the one that receives what is waited for.
+        """
+        end = time.monotonic() + seconds
+        descriptor = self.descriptor
+        poll = select.poll()
+        poll.register(waiter.descriptor, select.POLLIN)
+        if descriptor >= 0:
+            poll.register(descriptor, select.POLLIN)
+        self.window_ns = CALLED_NS
+        self._served_ns = time.monotonic_ns()
+        while not waiter.is_set:
+            if self.exchange(SERVE_BUDGET) or waiter.is_set:
+                continue
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            if self.descriptor != descriptor or not self.attended:
+                self.leave_to_itself()  # the background thread has the socket, or its successor
+                return waiter.wait(left)
+            poll.poll(min(left, CALLED_POLL_S) * 1000)
+        return True
 
     def exchange(self, budget: int) -> bool:
         """Receive and send until there is nothing of both; True: the budget was used up.
@@ -242,7 +320,7 @@ class _Loop(threading.Thread):
 
     def run(self) -> None:
         while True:
-            for descriptor, _ in self._epoll.poll(ATTENDED_POLL_S if self._parked else None):
+            for descriptor, _ in self._epoll.poll(self._patience_s()):
                 if descriptor == self._wake_fd:
                     self._posted()
                 elif descriptor in self._links:
@@ -250,6 +328,12 @@ class _Loop(threading.Thread):
             for link in [link for link in self._parked if not link.attended]:
                 self._epoll.register(self._parked.pop(link), select.EPOLLIN)
                 self._serve(link)
+
+    def _patience_s(self) -> float | None:
+        """Return when to look whether the application still receives by itself."""
+        if not self._parked:
+            return None
+        return min(link.window_ns for link in self._parked) / 1e9
 
     def _ready(self, link: Link, descriptor: int) -> None:
         if link.attended and link.descriptor == descriptor:

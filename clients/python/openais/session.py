@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from openais import errors
 from openais.errors import AisError
-from openais.link import Link
+from openais.link import Link, Waiter
 from openais.node import paths
 from openais.wire import session as wire
 from openais.wire.codec import Buffer, DecodeError, Table
@@ -28,6 +28,7 @@ from openais.wire.status import ONE_MILLISECOND_NS, ONE_SECOND_NS, Status
 OPEN_TIMEOUT_NS: Final = 10 * ONE_SECOND_NS
 CALL_TIMEOUT_NS: Final = 10 * ONE_SECOND_NS
 TIMEOUT_MAX_MS: Final = 100 * 365 * 24 * 3600 * 1000  # stands for ever
+WAIT_MAX_S: Final = 24 * 3600.0  # of one wait for an answer, of which there may be many
 TAKEN_EVERY: Final = 16  # notifications that one acknowledgement stands for where many wait
 REPLY_GRACE_NS: Final = ONE_SECOND_NS  # the service answers in time; this is for the way back
 
@@ -56,10 +57,10 @@ class Session:
         service: its name, like ``ckpt``.
         table: its protocol.
         run_dir: of the node; None: environment, else the default.
-        notified: called in the background thread with each notification.
-        gone: called in the background thread when the session is lost for good.
-        missed: called in the background thread with how many notifications were dropped before
-            the next one, because they were not taken in time.
+        notified: called with each notification, in any thread.
+        gone: called when the session is lost for good, in any thread.
+        missed: called, in any thread, with how many notifications were dropped before the next
+            one, because they were not taken in time.
         paced: a notification counts as taken when `taken` is called, not when it has arrived; so
             the service keeps, and bounds, what the application is slow to take.
     """
@@ -100,7 +101,7 @@ class Session:
         self._opened_callback: Callable[[], None] | None = None
         directory = paths.run_dir(run_dir)
         self._path: Final = paths.socket_path(directory, f"{service}.sock")
-        self._link: Final = Link(self._path, self)
+        self.link: Final = Link(self._path, self)
 
     # Calls
 
@@ -117,9 +118,9 @@ class Session:
         self.check("open")
 
     def begin(self, opened: Callable[[], None] | None = None) -> None:
-        """Begin to open; ``opened`` is called in the background thread at the outcome."""
+        """Begin to open; ``opened`` is called at the outcome, in any thread."""
         self._opened_callback = opened
-        self._link.open()
+        self.link.open()
 
     def unreachable(self) -> AisError:
         """Return the error for a service that does not answer."""
@@ -137,14 +138,14 @@ class Session:
     def check(self, call: str) -> None:
         """Raise if the session cannot be used."""
         name = f"{self.service}.{call}"
-        self._link.check_process(name)
+        self.link.check_process(name)
         if self._state is _State.CLOSED:
             raise errors.BadHandleError(name, "closed")
         if self._state is _State.GONE:
             raise errors.error(self._gone_status, name, self._reason, definite=False)
 
     def submit(self, call: str, message: object, flags: int, timeout_ns: int, done: Done) -> int:
-        """Send one request; ``done`` is called in the background thread with the answer.
+        """Send one request; ``done`` is called with the answer, in any thread.
 
         Returns:
             The number of the request, for `abandon`.
@@ -152,6 +153,12 @@ class Session:
         Raises:
             AisError: ERR_TRY_AGAIN, too many are outstanding; or the session is unusable.
         """
+        number = self.send(call, message, flags, timeout_ns, done)
+        self.link.leave_to_itself()
+        return number
+
+    def send(self, call: str, message: object, flags: int, timeout_ns: int, done: Done) -> int:
+        """Do what `submit` does, for who sees to it that the answer is received."""
         self.check(call)
         timeout_ms = min(max(timeout_ns // ONE_MILLISECOND_NS, 1), TIMEOUT_MAX_MS)
         body = self._table.encode(message)
@@ -167,7 +174,7 @@ class Session:
             deadline_ns = time.monotonic_ns() + timeout_ms * ONE_MILLISECOND_NS
             self._pending[number] = _Pending(request, deadline_ns, done)
             self._outbox.append(wire.TABLE.encode(request))
-        self._link.wake()
+        self.link.wake()
         return number
 
     def abandon(self, number: int) -> bool:
@@ -182,7 +189,7 @@ class Session:
                 return pending is None or pending.sent
             self._cancelled.add(number)
             self._outbox.append(wire.TABLE.encode(wire.Cancel(number)))
-        self._link.wake()
+        self.link.wake()
         return True
 
     def _answer_known(self, number: int) -> None:
@@ -201,7 +208,7 @@ class Session:
             if self._untaken and serial % TAKEN_EVERY:
                 return
             self._outbox.append(wire.TABLE.encode(wire.Acknowledge(serial)))
-        self._link.wake()
+        self.link.wake()
 
     def call(
         self,
@@ -217,18 +224,32 @@ class Session:
             AisError: by the status of the answer; ERR_TIMEOUT when none comes.
         """
         answer: list[tuple[Status, bytes]] = []
-        wait = threading.Lock()
-        wait.acquire()
+        waiter = Waiter.of_this_thread()
 
         def done(status: Status, body: bytes) -> None:
             answer.append((status, body))
-            wait.release()
+            waiter.set()
 
-        number = self.submit(call, message, flags, timeout_ns, done)
+        number = self.send(call, message, flags, timeout_ns, done)
         seconds = (min(timeout_ns, TIMEOUT_MAX_MS * ONE_MILLISECOND_NS) + REPLY_GRACE_NS) / 1e9
-        if not wait.acquire(timeout=seconds) and not answer:
-            raise self.late(call, number)
+        deadline = time.monotonic() + seconds
+        while not answer:  # the waiter may be set by what an earlier call gave up
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self.late(call, number)
+            self._wait(waiter, min(left, WAIT_MAX_S))
+            if not answer:
+                waiter.clear()
         return self.result(call, *answer[0])
+
+    def _wait(self, waiter: Waiter, seconds: float) -> None:
+        """Wait for an answer; who waits alone receives by itself."""
+        if len(self._pending) > 1:
+            waiter.wait(seconds)
+            return
+        self.link.serve_until(waiter, seconds)
+        if self._pending:
+            self.link.leave_to_itself()
 
     def late(self, call: str, number: int) -> AisError:
         """Give a request up whose time is over; return the error."""
@@ -265,10 +286,10 @@ class Session:
                 return
             self._state = _State.CLOSED
             self._outbox.append(wire.TABLE.encode(wire.Bye()))
-        self._link.close()
+        self.link.close()
         self._fail_all(Status.ERR_BAD_HANDLE)
 
-    # What the link asks, in the background thread
+    # What the link asks, in any thread
 
     def connected(self) -> None:
         """Say who we are, then everything that is unanswered."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +21,7 @@ from openais.wire.status import ONE_SECOND_NS, Status
 
 
 class AsyncSession:
-    """Wraps a `Session`; belongs to the running loop.
+    """Wraps a `Session`; belongs to the running loop, whose thread sends and receives.
 
     Args:
         service: its name.
@@ -53,9 +55,24 @@ class AsyncSession:
             paced=paced,
         )
 
+        self._thread: Final = threading.get_ident()
+        self._watch: select.epoll | None = None
+
     def _post(self, function: Callable[..., object], *arguments: object) -> None:
-        if not self._loop.is_closed():
+        if threading.get_ident() == self._thread:
+            self._loop.call_soon(function, *arguments)
+        elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _attend(self) -> None:
+        """Receive in the loop from now on."""
+        self._watch = select.epoll()
+        self.session.link.attend(self._watch, lambda: self._post(self._serve))
+        self._loop.add_reader(self._watch.fileno(), self._serve)
+
+    def _serve(self) -> None:
+        if self._watch is not None:
+            self.session.link.serve()
 
     @property
     def node_id(self) -> int:
@@ -72,6 +89,7 @@ class AsyncSession:
             self.session.close()
             raise self.session.unreachable() from None
         self.session.check("open")
+        self._attend()
 
     async def call(
         self, call: str, message: object, *, flags: int = 0, timeout_ns: int = CALL_TIMEOUT_NS
@@ -80,9 +98,12 @@ class AsyncSession:
         future: asyncio.Future[tuple[Status, bytes]] = self._loop.create_future()
 
         def done(status: Status, body: bytes) -> None:
-            self._post(_set, future, (status, body))
+            if threading.get_ident() == self._thread:
+                _set(future, (status, body))
+            else:
+                self._post(_set, future, (status, body))
 
-        number = self.session.submit(call, message, flags, timeout_ns, done)
+        number = self.session.send(call, message, flags, timeout_ns, done)
         try:
             seconds = (timeout_ns + REPLY_GRACE_NS) / ONE_SECOND_NS
             answer = await asyncio.wait_for(future, seconds)
@@ -102,7 +123,13 @@ class AsyncSession:
 
     def close(self) -> None:
         """Close the session; may be repeated."""
+        if self._watch is not None:
+            self._loop.remove_reader(self._watch.fileno())
+            self.session.link.leave_to_itself()
         self.session.close()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
 
 def _set(future: asyncio.Future[Any], value: Any) -> None:

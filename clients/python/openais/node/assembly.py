@@ -481,7 +481,13 @@ class Assembler:
     def _service_memory(self) -> ServiceMemoryConfig:
         section = self._root.one("service_memory")
         return ServiceMemoryConfig(
-            section.integer("service_grace"), section.integer("log_bytes_max")
+            service_grace_ms=section.integer("service_grace"),
+            log_bytes_max=section.integer("log_bytes_max"),
+            snapshot_log_bytes=section.integer("snapshot_log_bytes"),
+            snapshot_log_entries=section.integer("snapshot_log_entries"),
+            snapshot_fork_bytes=section.integer("snapshot_fork_bytes"),
+            snapshot_timeout_ms=section.integer("snapshot_timeout"),
+            snapshot_exit_ms=section.integer("snapshot_exit"),
         )
 
     def _ipc(self) -> IpcConfig:

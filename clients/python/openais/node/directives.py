@@ -246,6 +246,40 @@ _SERVICE_MEMORY: Final = SectionRule(
             "bytes delivered to a service since its last snapshot; past it a new snapshot is "
             "asked for, past twice it the log is dropped",
         ),
+        Directive(
+            "snapshot_log_bytes",
+            size(1 << 16, 1 << 30),
+            "4M",
+            "bytes delivered to a service since its last snapshot at which it writes one by "
+            "itself, unless the snapshot is larger; too low: much is written, too high: a restart "
+            "is told much",
+        ),
+        Directive(
+            "snapshot_log_entries",
+            integer(100, 100_000_000),
+            "10000",
+            "likewise, in operations: what a restart has to apply again",
+        ),
+        Directive(
+            "snapshot_fork_bytes",
+            size(0, 1 << 30),
+            "1M",
+            "a state that large is written by a forked child, while the service goes on; smaller "
+            "ones by the service itself",
+        ),
+        Directive(
+            "snapshot_timeout",
+            milliseconds(1_000, DAY_MS),
+            "60000",
+            "when a child that still writes is killed",
+        ),
+        Directive(
+            "snapshot_exit",
+            milliseconds(0, 10_000),
+            "1000",
+            "how long an orderly end may wait for a snapshot; what takes longer is left out, and "
+            "the next process is told more",
+        ),
     ),
 )
 

@@ -194,11 +194,10 @@ class IpcServer:
         received = []
         self._more = True
         for _ in range(RECEIVE_BUDGET):
-            try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
+            if not readable(self._socket):  # cheaper than the exception
                 self._more = False
                 break
+            frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
             client = self._client(frames)
             if client is None or client.dropped:
                 continue
@@ -274,6 +273,8 @@ class IpcServer:
 
     def noticed(self, ready: set[int]) -> None:
         """Learn which descriptors the poller found ready; those of dead processes are ours."""
+        if not ready:
+            return
         for pid, (descriptor, _) in self._pids.items():
             if descriptor in ready:
                 self._dead.add(pid)

@@ -180,6 +180,11 @@ class ServiceMemoryConfig:
 
     service_grace_ms: int
     log_bytes_max: int
+    snapshot_log_bytes: int  # due when more was logged, unless the state is larger
+    snapshot_log_entries: int  # likewise
+    snapshot_fork_bytes: int  # larger states are written by a forked child
+    snapshot_timeout_ms: int
+    snapshot_exit_ms: int
 
 
 @dataclass(frozen=True, slots=True)

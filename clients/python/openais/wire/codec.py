@@ -232,7 +232,8 @@ class Table:
                 if payload is None:
                     yield DecodeError(f"{type(message).__name__}: the payload is missing")
                     return
-                message = dataclasses.replace(message, payload=payload)
+                # Frozen, but nobody has seen it yet; to copy it would cost twice the decoding.
+                object.__setattr__(message, "payload", payload)
             yield message
 
     def decode(self, data: Buffer, version: int | None = None) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openais.wire.codec import Table, added, pack_state, unpack_state
+from openais.wire.codec import Buffer, Table, added, pack_state, unpack_state
 from openais.wire.status import Status
 from services.kit.machine import (
     REST,
@@ -112,7 +112,7 @@ class Old:
     def dump(self, name: bytes) -> list[bytes]:
         return [pack_state(sorted([n, v] for n, v in self.counters.items()))]
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         self.objects.touch(REST)
         content = changes[REST]
         if content is not None:
@@ -166,7 +166,7 @@ class New(Old):
         state = sorted([n, v] for n, v in self.counters.items())
         return [pack_state([state, self.changes] if self.version >= 2 else state)]
 
-    def load(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
         self.objects.touch(REST)
         values = unpack_state(changes[REST] or b"")
         if self.version >= 2:

@@ -6,7 +6,7 @@ import pytest
 
 from openais.wire.codec import DecodeError, Table
 from openais.wire.status import Status
-from services.kit import entries
+from services.kit import entries, stream
 from services.kit.machine import Machine
 from tests.sim.replicas import Stage
 from tests.unit.services.kit.releases import NEW, OLD, Add, Clear, New, Next, Old, OldAdd
@@ -134,4 +134,4 @@ def test_a_successor_that_cannot_speak_the_version_does_not_take_the_seat_up() -
     made.releases[2] = Next
     replica = made.fresh(2)
     with pytest.raises(DecodeError, match="the group speaks version 1"):
-        replica.restore(data, 0)
+        stream.restore(replica, memoryview(data), 0)

@@ -147,6 +147,17 @@ def test_the_log_asks_for_a_snapshot_at_its_bound_and_is_dropped_at_twice_it() -
     seat.check()
 
 
+def test_a_snapshot_that_comes_after_its_log_was_dropped_is_asked_for_again() -> None:
+    # The danger: the late snapshot is taken for an error, and the service ends.
+    seat = Seat(GroupKey(Space.SERVICE, b"ckpt"), 1, b"h" * 16, LIMITS)
+    told = [e for k in range(1, 19) for e in seat.append(Delivered(k, 1, 0, bytes(1_000)))]
+    assert (seat.logs_dropped, type(told[-1])) == (1, SnapshotWanted)
+    assert [type(event) for event in seat.snapshotted(9)] == [SnapshotWanted]
+    assert seat.snapshotted(18) == []
+    assert seat.can_resume(b"h" * 16, 18)
+    assert [type(event) for event in seat.snapshotted(19)] == [Refused], "not told yet"
+
+
 def test_a_join_is_refused_while_another_is_open() -> None:
     single = Single()
     connection = single.cluster.attach(1)
