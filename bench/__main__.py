@@ -8,7 +8,18 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from bench import checkpoints, core, failover, idle, latency, network, oversubscribed, ring, seal
+from bench import (
+    checkpoints,
+    core,
+    failover,
+    idle,
+    latency,
+    network,
+    oversubscribed,
+    restart,
+    ring,
+    seal,
+)
 from bench.client import ClientError
 from bench.network import NetworkError
 from bench.options import Options
@@ -23,6 +34,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Options], None]]] = {
     "oversubscribed": oversubscribed.main,
     "checkpoints": checkpoints.main,
     "seal": seal.main,
+    "restart": restart.main,
     "core": core.main,
 }
 NEED_NAMESPACES: Final = frozenset({"ring", "latency", "failover", "oversubscribed"})

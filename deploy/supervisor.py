@@ -46,6 +46,9 @@ umask=027
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
+[rpcinterface:promptly]
+supervisor.rpcinterface_factory = deploy.promptly:make
+
 [supervisorctl]
 serverurl=unix://{run}/supervisor.sock
 """

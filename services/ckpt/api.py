@@ -25,4 +25,14 @@ OPERATIONS: Final = (
     Operation(wire.Synchronize, Service.ORDERED),
     Operation(wire.CheckpointsGet, Service.READ),
     Operation(wire.CheckpointDump, Service.READ),
+    # Extensions
+    Operation(wire.SectionPut, Service.ORDERED),
+    Operation(wire.SectionDrop, Service.ORDERED),
+    Operation(wire.SectionTtlSet, Service.ORDERED),
+    Operation(wire.ItemsGet, Service.READ),
+    Operation(wire.NamesGet, Service.READ),
+    Operation(wire.Watch, Service.ORDERED),
+    Operation(wire.Unwatch, Service.ORDERED),
+    Operation(wire.Track, Service.ORDERED),
+    Operation(wire.TrackStop, Service.ORDERED),
 )

@@ -11,15 +11,15 @@ from openais.wire.ckpt import Attributes, CreationFlags, Level, OpenFlags, Secti
 from openais.wire.port import RingId
 from openais.wire.status import TIME_END, Status
 from services.ckpt.rules import RefusalError, invalid
-from services.kit.machine import NodeId, SessionId
+from services.ckpt.watches import OpenKey, Watches
+from services.kit.machine import NodeId
 
 GENERATED_ID_SIZE_MAX: Final = 8  # bytes
 SECTION_OVERHEAD: Final = 256  # bytes of memory that a section takes beside its id and data
 
 CHECKPOINT_OVERHEAD: Final = 1024  # bytes that a checkpoint takes beside its name and sections
+PAGE_OVERHEAD: Final = 128  # bytes that a section takes in an answer beside its data
 VERSION: Final = struct.Struct(">QIQ")  # ring sequence, its representative, mutations
-
-OpenKey = tuple[SessionId, int]  # session, handle
 
 
 class Room(NamedTuple):
@@ -72,6 +72,7 @@ class Checkpoint:
     mutations: int = 0  # changes made, opens and closes too
     opens: dict[OpenKey, Opening] = field(default_factory=dict)
     sections: dict[bytes, Section] = field(default_factory=dict)  # in creation order
+    watches: Watches = field(default_factory=dict)
     used: int = field(init=False)  # bytes of data
     memory: int = field(init=False)  # bytes in all
 
@@ -113,6 +114,7 @@ class Checkpoint:
     def closed(self, key: OpenKey, now_ns: int) -> bool:
         """Take an open away; True: the checkpoint is to be deleted now."""
         opening = self.opens.pop(key)
+        self.watches.pop(key, None)
         nodes = {o.node_id for o in self.opens.values()}
         if self.active == opening.node_id and opening.node_id not in nodes:
             self.active = None
@@ -258,6 +260,30 @@ class Checkpoint:
         self._replace(section, op.data, stamp)
         section.state = SectionState.VALID
 
+    def put(self, op: wire.SectionPut, stamp: Stamp, room: Room) -> None:
+        """Create a section or replace its content, if it has the version expected."""
+        self.need_active()
+        self.need_version(op.section_id, op.expected)
+        expiration_ns = None if op.ttl_ns is None else min(stamp.now_ns + op.ttl_ns, TIME_END)
+        section = self.sections.get(op.section_id)
+        if section is None:
+            until_ns = TIME_END if expiration_ns is None else expiration_ns
+            self.section_create(op.section_id, until_ns, op.data, stamp, room)
+            return
+        self._need_room(len(op.data) - len(section.data), room)
+        self._replace(section, op.data, stamp)
+        section.state = SectionState.VALID
+        if expiration_ns is not None:
+            section.expiration_ns = expiration_ns
+
+    def need_version(self, section_id: bytes, expected: bytes | None) -> None:
+        """Refuse where a section does not have the version expected; None: any will do."""
+        section = self.sections.get(section_id)
+        version = b"" if section is None else section.version
+        if expected is not None and expected != version:
+            rule = "the section has another version"
+            raise RefusalError(Status.ERR_FAILED_OPERATION, rule, detail=wire.Differs(version))
+
     def read(self, elements: tuple[wire.ReadElement, ...]) -> tuple[bytes, ...]:
         """Return one part per element."""
         self.need_active()
@@ -276,6 +302,10 @@ class Checkpoint:
         data = self.sections[e.section_id].data
         return data[e.offset :] if e.size is None else data[e.offset : e.offset + e.size]
 
+    def versions(self, elements: tuple[wire.ReadElement, ...]) -> tuple[bytes, ...]:
+        """Return the versions of the sections that were read."""
+        return tuple(self.sections[e.section_id].version for e in elements)
+
     def chosen(self, op: wire.SectionsGet) -> tuple[bytes, ...]:
         """Return the ids of the sections that an iteration shows, in creation order."""
         self.need_active()
@@ -293,6 +323,23 @@ class Checkpoint:
         s = self.find(section_id)
         size = len(s.data)
         return wire.Section(section_id, s.expiration_ns, size, s.state, s.last_update_ns, s.version)
+
+    def page(self, ids: list[bytes], after: int, offset: int) -> wire.Dump:
+        """Return sections with data, as many as one answer holds; the last may be cut."""
+        sections: list[wire.SectionDump] = []
+        room = wire.CALL_SIZE_MAX
+        cut = False
+        for section_id in ids[after:]:
+            data = self.sections[section_id].data
+            begin = 0 if sections else offset
+            if room <= 0 or (sections and len(data) > room):
+                break
+            part = data[begin : begin + room]
+            sections.append(wire.SectionDump(self.descriptor(section_id), part))
+            room -= len(part) + PAGE_OVERHEAD
+            cut = begin + len(part) < len(data)
+        more = cut or after + len(sections) < len(ids)
+        return wire.Dump(self.info(), tuple(sections), more)
 
     def info(self) -> wire.CheckpointInfo:
         """Return what operators see."""
@@ -317,6 +364,7 @@ class Checkpoint:
         """Assert every invariant."""
         assert (self.used, self.memory) == self._measured()
         assert self.deadline_ns is None or not self.opens
+        assert not set(self.watches) - set(self.opens)
         assert self.linked or self.opens, "an unlinked checkpoint lives by its opens"
         assert (b"" in self.sections) == (self.attributes.max_sections == 1)
 

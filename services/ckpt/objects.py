@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 from typing import Any, Final
 
+from openais.wire import ckpt as wire
 from openais.wire.ckpt import Attributes, Level, SectionState
 from openais.wire.codec import Buffer, DecodeError, pack_state, unpack_state
+from services.ckpt import watches
 from services.ckpt.checkpoint import Checkpoint, Opening, Section
+from services.ckpt.watches import OpenKey
 from services.kit.machine import Foreign, NodeId, SessionId, Summary
 
 TOMBSTONES_MAX: Final = 10_000
@@ -78,23 +81,23 @@ class Tombstones:
         """Return everything as plain values."""
         return [[uid, at_ns] for uid, at_ns in self._deleted.items()]
 
-    def load(self, rest: Buffer) -> int:
-        """Take up what `dump_rest` packed; return the counter of uids.
+    def load(self, rest: Buffer) -> tuple[int, list[SessionId]]:
+        """Take up what `dump_rest` packed; return the counter of uids and who tracks.
 
         Raises:
             DecodeError: damaged.
         """
         try:
-            counter, deleted = unpack_state(rest)
+            counter, tracking, deleted = unpack_state(rest)
             self._deleted = {uid: at_ns for uid, at_ns in deleted}  # noqa: C416 - checks pairs
-            return int(counter)
+            return int(counter), [SessionId(session) for session in tracking]
         except (TypeError, ValueError) as error:
             raise DecodeError(f"checkpoints: {error}") from error
 
 
-def dump_rest(counter: int, tombstones: Tombstones) -> bytes:
+def dump_rest(counter: int, tracking: Iterable[SessionId], tombstones: Tombstones) -> bytes:
     """Return what belongs to no checkpoint."""
-    return pack_state([counter, tombstones.values()])
+    return pack_state([counter, sorted(tracking), tombstones.values()])
 
 
 def dump(c: Checkpoint) -> list[bytes]:
@@ -113,7 +116,10 @@ def dump(c: Checkpoint) -> list[bytes]:
                 c.generated,
                 c.mutations,
             ],
-            [[*key, o.node_id, o.flags, int(o.level)] for key, o in sorted(c.opens.items())],
+            [
+                [*key, o.node_id, o.flags, int(o.level), _watches(c, key)]
+                for key, o in sorted(c.opens.items())
+            ],
             [
                 [i, len(s.data), s.expiration_ns, s.last_update_ns, s.version, int(s.state)]
                 for i, s in c.sections.items()
@@ -121,6 +127,10 @@ def dump(c: Checkpoint) -> list[bytes]:
         ]
     )
     return [_HEAD.pack(len(head)) + head, *_gathered(s.data for s in c.sections.values())]
+
+
+def _watches(c: Checkpoint, key: OpenKey) -> list[wire.WatchReport]:
+    return [watch.report(number) for number, watch in sorted(c.watches.get(key, {}).items())]
 
 
 def _gathered(datas: Iterator[bytes]) -> Iterator[bytes]:
@@ -162,8 +172,13 @@ def load(data: Buffer) -> Checkpoint:
             generation,
             generated,
             mutations,
-            {(SessionId(s), h): Opening(NodeId(n), f, Level(v)) for s, h, n, f, v in opens},
+            {(SessionId(s), h): Opening(NodeId(n), f, Level(v)) for s, h, n, f, v, _ in opens},
             sections,
+            {
+                (SessionId(s), h): {w[0]: watches.load(wire.WatchReport(*w)) for w in told}
+                for s, h, _, _, _, told in opens
+                if told
+            },
         )
     except (TypeError, ValueError, IndexError, struct.error) as error:
         raise DecodeError(f"checkpoint: {error}") from error
@@ -212,6 +227,7 @@ def merged(mine: Checkpoint | None, f: Foreign, policy: Policy) -> Checkpoint | 
         content.mutations,
         {} if mine is None else dict(mine.opens),
         content.sections,
+        {} if mine is None else mine.watches,
     )
     if mine is not None:
         known = [at for at in (mine.deadline_ns, deadline_ns) if at is not None]

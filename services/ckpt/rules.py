@@ -20,8 +20,13 @@ OfHandle: TypeAlias = (
     | wire.Write
     | wire.SectionOverwrite
     | wire.Synchronize
+    | wire.SectionPut
+    | wire.SectionDrop
+    | wire.SectionTtlSet
 )
-ReadOfHandle: TypeAlias = wire.StatusGet | wire.Read | wire.SectionsGet | wire.SectionGet
+ReadOfHandle: TypeAlias = (
+    wire.StatusGet | wire.Read | wire.SectionsGet | wire.SectionGet | wire.ItemsGet
+)
 
 
 class RefusalError(Exception):
@@ -31,12 +36,17 @@ class RefusalError(Exception):
         status: of the answer.
         rule: for people, in the answer.
         index: of the element at fault.
+        detail: a message that tells more than the rule.
     """
 
-    def __init__(self, status: Status, rule: str, index: int | None = None) -> None:
+    def __init__(
+        self, status: Status, rule: str, index: int | None = None, detail: Any = None
+    ) -> None:
         super().__init__(rule)
         self.status = status
         self.detail: Any = wire.Refusal(rule) if index is None else wire.Erroneous(index, rule)
+        if detail is not None:
+            self.detail = detail
 
 
 def invalid(rule: str, index: int | None = None) -> RefusalError:
@@ -54,19 +64,16 @@ def check_change(op: OfHandle, attributes: Attributes) -> None:
         case wire.Write():
             _write(op.elements, attributes)
         case wire.SectionOverwrite():
-            _data(op.data, attributes)
-            if op.create and op.section_id:
-                _id(op.section_id, attributes)
+            _overwrite(op, attributes)
         case wire.SectionCreate():
-            if op.section_id is not None:
-                _id(op.section_id, attributes)
-            _data(op.data, attributes)
-            _time("expiration time", op.expiration_ns)
-        case wire.SectionDelete():
+            _create(op, attributes)
+        case wire.SectionDelete() | wire.SectionDrop():
             _named(op.section_id)
-        case wire.SectionExpirationTimeSet():
+        case wire.SectionExpirationTimeSet() | wire.SectionTtlSet():
             _named(op.section_id)
-            _time("expiration time", op.expiration_ns)
+            _time(*_time_of(op))
+        case wire.SectionPut():
+            _put(op, attributes)
         case wire.RetentionDurationSet():
             _time("retention duration", op.duration_ns)
         case wire.ActiveReplicaSet() | wire.Synchronize():
@@ -88,6 +95,51 @@ def check_read(op: ReadOfHandle, attributes: Attributes) -> None:
                 _time("expiration time", op.expiration_ns)
         case wire.StatusGet() | wire.SectionGet():
             return
+        case wire.ItemsGet():
+            if op.after < 0 or op.offset < 0:
+                raise invalid(f"after {op.after}, offset {op.offset}")
+
+
+def _time_of(op: wire.SectionExpirationTimeSet | wire.SectionTtlSet) -> tuple[str, int]:
+    if isinstance(op, wire.SectionTtlSet):
+        return "time to live", op.ttl_ns
+    return "expiration time", op.expiration_ns
+
+
+def _overwrite(op: wire.SectionOverwrite, a: Attributes) -> None:
+    _data(op.data, a)
+    if op.create and op.section_id:
+        _id(op.section_id, a)
+
+
+def _create(op: wire.SectionCreate, a: Attributes) -> None:
+    if op.section_id is not None:
+        _id(op.section_id, a)
+    _data(op.data, a)
+    _time("expiration time", op.expiration_ns)
+
+
+def _put(op: wire.SectionPut, a: Attributes) -> None:
+    if op.section_id:
+        _id(op.section_id, a)
+    _data(op.data, a)
+    if op.ttl_ns is not None:
+        _named(op.section_id)
+        _time("time to live", op.ttl_ns)
+
+
+def check_watch(op: wire.Watch) -> None:
+    """Check the values of a watch.
+
+    Raises:
+        RefusalError: ERR_INVALID_PARAM.
+    """
+    if op.watch < 1:
+        raise invalid(f"watch {op.watch}: from 1 on")
+    if not 0 <= op.data_size_max <= wire.WATCH_DATA_MAX:
+        raise invalid(f"data_size_max: 0..{wire.WATCH_DATA_MAX}, not {op.data_size_max}")
+    if max(len(op.prefix), len(op.section_id or b"")) > wire.SECTION_ID_SIZE_MAX:
+        raise invalid(f"prefix and section id: at most {wire.SECTION_ID_SIZE_MAX} bytes")
 
 
 def _time(what: str, ns: int) -> None:

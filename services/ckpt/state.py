@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from openais.wire import ckpt as wire
-from openais.wire.ckpt import Level, OpenFlags
+from openais.wire.ckpt import ChangeKind, Level, OpenFlags
 from openais.wire.codec import Buffer, DecodeError
 from openais.wire.status import TIME_END, Status
-from services.ckpt import checkpoint, objects, rules
-from services.ckpt.checkpoint import Checkpoint, Opening, OpenKey, Room, Stamp
+from services.ckpt import checkpoint, objects, rules, watches
+from services.ckpt.checkpoint import Checkpoint, Opening, Room, Stamp
 from services.ckpt.objects import Policy, Tombstones
 from services.ckpt.rules import OfHandle, ReadOfHandle, RefusalError, invalid
+from services.ckpt.watches import TRACK, OpenKey, Watch
 from services.kit.machine import (
     REST,
     Answer,
@@ -57,6 +58,8 @@ class Checkpoints:
         self._memory = 0  # bytes that all take
         self._opens: dict[SessionId, dict[int, Checkpoint]] = {}
         self._timers: list[tuple[int, bytes, bytes | None]] = []  # heap; None: retention
+        self._tracking: dict[SessionId, None] = {}
+        self._told: list[Effect] = []  # of the operation that is applied
         self._adopted: Final[set[bytes]] = set()  # merged; the view tells who has them open
 
     # Operations
@@ -69,17 +72,21 @@ class Checkpoints:
         match operation:
             case wire.CheckpointExpire():
                 self._checkpoint_expire(operation, context.now_ns)
-                return []
             case wire.SectionExpire():
-                self._section_expire(operation)
-                return []
+                self._section_expire(operation, context)
             case _:
                 caller = context.caller
                 assert caller is not None, "all others come from a client"
                 try:
-                    return [Answer(caller, Status.OK, self._serve(operation, caller, context))]
+                    answer = Answer(caller, Status.OK, self._serve(operation, caller, context))
                 except RefusalError as refusal:
                     return [Answer(caller, refusal.status, refusal.detail)]
+                return [answer, *self._take_told()]
+        return self._take_told()
+
+    def _take_told(self) -> list[Effect]:
+        told, self._told = self._told, []
+        return told
 
     def _serve(self, operation: Any, caller: Caller, context: Context) -> Any:
         match operation:
@@ -100,8 +107,13 @@ class Checkpoints:
                 | wire.Write()
                 | wire.SectionOverwrite()
                 | wire.Synchronize()
+                | wire.SectionPut()
+                | wire.SectionDrop()
+                | wire.SectionTtlSet()
             ):
                 return self._change(operation, caller, context)
+            case wire.Watch() | wire.Unwatch() | wire.Track() | wire.TrackStop():
+                return self._watching(operation, caller)
             case _:
                 raise invalid(f"{type(operation).__name__} is no request of a client here")
 
@@ -121,7 +133,15 @@ class Checkpoints:
                 return wire.Checkpoints(tuple(c.info() for c in ordered))
             case wire.CheckpointDump():
                 return self._dump(operation)
-            case wire.StatusGet() | wire.Read() | wire.SectionsGet() | wire.SectionGet():
+            case wire.NamesGet():
+                return self._names_of(operation)
+            case (
+                wire.StatusGet()
+                | wire.Read()
+                | wire.SectionsGet()
+                | wire.SectionGet()
+                | wire.ItemsGet()
+            ):
                 return self._read_one(operation, caller)
             case _:
                 raise invalid(f"{type(operation).__name__} is no request of a client here")
@@ -129,33 +149,40 @@ class Checkpoints:
     def _read_one(self, operation: ReadOfHandle, caller: Caller) -> Any:
         c, opening = self._find(caller, operation.handle)
         rules.check_read(operation, c.attributes)
-        always = isinstance(operation, wire.Read)
+        always = isinstance(operation, wire.Read | wire.ItemsGet)
         if not opening.flags & OpenFlags.READ and (always or opening.level >= Level.B_02):
             raise RefusalError(Status.ERR_ACCESS, "not opened with READ")
         match operation:
             case wire.StatusGet():
                 return c.status()
             case wire.Read():
-                return wire.ReadData(c.read(operation.elements))
+                parts = c.read(operation.elements)
+                versions = c.versions(operation.elements) if operation.versions else ()
+                return wire.ReadData(parts, versions)
             case wire.SectionsGet():
                 return wire.SectionIds(c.chosen(operation))
             case wire.SectionGet():
                 return c.descriptor(operation.section_id)
+            case wire.ItemsGet():
+                c.need_active()
+                ids = [i for i in c.sections if i.startswith(operation.prefix)]
+                return c.page(ids, operation.after, operation.offset)
+
+    def _names_of(self, operation: wire.NamesGet) -> wire.Names:
+        found = sorted(
+            name
+            for name in self._names
+            if name.startswith(operation.prefix) and name > operation.after
+        )
+        return wire.Names(tuple(found[: wire.NAMES_MAX]), len(found) > wire.NAMES_MAX)
 
     def _dump(self, operation: wire.CheckpointDump) -> wire.Dump:
         c = self._names.get(operation.name)
         if c is None:
             raise unknown_name(operation.name)
-        ids = list(c.sections)[operation.after :]
-        sections: list[wire.SectionDump] = []
-        size = 0
-        for section_id in ids:
-            data = c.sections[section_id].data
-            size += len(data)
-            if sections and size > wire.CALL_SIZE_MAX:
-                break
-            sections.append(wire.SectionDump(c.descriptor(section_id), data))
-        return wire.Dump(c.info(), tuple(sections), len(sections) < len(ids))
+        if operation.after < 0 or operation.offset < 0:
+            raise invalid(f"after {operation.after}, offset {operation.offset}")
+        return c.page(list(c.sections), operation.after, operation.offset)
 
     # Opens
 
@@ -174,6 +201,8 @@ class Checkpoints:
             raise RefusalError(Status.ERR_EXIST, rule)
         key = (caller.session, op.handle)
         self._opened(key, c, Opening(caller.node_id, op.flags, op.level))
+        if caller.session in self._tracking:
+            _track(c, key)
         return wire.Opened(c.attributes, created)
 
     def _check_open(self, op: wire.Open, caller: Caller) -> None:
@@ -277,10 +306,89 @@ class Checkpoints:
             return c.need_active()
         self.objects.touch(c.uid)
         before = c.memory
+        there = getattr(op, "section_id", None) in c.sections
+        version = c.stamp(context.now_ns, context.view.ring).version
         result = self._apply_change(c, op, caller, context)
         self._memory += c.memory - before
         c.mutations += 1
+        if c.watches:
+            self._tell(c, op, result, version, there=there)
         return result
+
+    def _tell(
+        self, c: Checkpoint, op: OfHandle, result: Any, version: bytes, *, there: bool
+    ) -> None:
+        """Tell who watches; ``there``: the section was there before."""
+        elements: tuple[wire.ChangedElement, ...]
+        put = ChangeKind.OVERWRITTEN if there else ChangeKind.CREATED
+        match op:
+            case wire.SectionCreate():
+                kind, elements = ChangeKind.CREATED, (_whole(result.section_id, op.data),)
+            case wire.SectionOverwrite() | wire.SectionPut():
+                kind, elements = put, (_whole(op.section_id, op.data),)
+            case wire.SectionDelete() | wire.SectionDrop():
+                kind, elements = ChangeKind.DELETED, (_gone(op.section_id),)
+            case wire.Write():
+                kind = ChangeKind.WRITTEN
+                elements = tuple(
+                    wire.ChangedElement(e.section_id, e.offset, len(e.data), e.data)
+                    for e in op.elements
+                )
+            case _:
+                return
+        self._told += watches.tell(c.watches, kind, elements, version)
+
+    # Watches
+
+    def _watching(
+        self, op: wire.Watch | wire.Unwatch | wire.Track | wire.TrackStop, caller: Caller
+    ) -> None:
+        match op:
+            case wire.Watch():
+                self._watch(op, caller)
+            case wire.Unwatch():
+                c, _ = self._find(caller, op.handle)
+                self._unwatch(c, (caller.session, op.handle), op.watch)
+            case wire.Track():
+                self.objects.touch(REST)
+                self._tracking[caller.session] = None
+                for handle, c in sorted(self._opens.get(caller.session, {}).items()):
+                    self.objects.touch(c.uid)
+                    _track(c, (caller.session, handle))
+            case wire.TrackStop():
+                if caller.session not in self._tracking:
+                    raise RefusalError(Status.ERR_NOT_EXIST, "this session does not track")
+                self.objects.touch(REST)
+                del self._tracking[caller.session]
+                for handle, c in sorted(self._opens.get(caller.session, {}).items()):
+                    key = (caller.session, handle)
+                    if TRACK in c.watches.get(key, {}):
+                        self._unwatch(c, key, TRACK)
+
+    def _watch(self, op: wire.Watch, caller: Caller) -> None:
+        c, opening = self._find(caller, op.handle)
+        rules.check_watch(op)
+        need = OpenFlags.READ if op.data_size_max else OpenFlags.READ | OpenFlags.WRITE
+        if not opening.flags & need:
+            raise RefusalError(Status.ERR_ACCESS, "not opened with READ")
+        key = (caller.session, op.handle)
+        mine = c.watches.get(key, {})
+        if op.watch in mine:
+            raise RefusalError(Status.ERR_EXIST, f"watch {op.watch} is there")
+        if len(mine) >= wire.WATCHES_PER_OPEN_MAX:
+            rule = f"{wire.WATCHES_PER_OPEN_MAX} watches of this open"
+            raise RefusalError(Status.ERR_NO_RESOURCES, rule)
+        self.objects.touch(c.uid)
+        watch = Watch(op.section_id, op.prefix, op.data_size_max)
+        c.watches.setdefault(key, {})[op.watch] = watch
+
+    def _unwatch(self, c: Checkpoint, key: OpenKey, watch: int) -> None:
+        if watch not in c.watches.get(key, {}):
+            raise RefusalError(Status.ERR_NOT_EXIST, f"there is no watch {watch}")
+        self.objects.touch(c.uid)
+        del c.watches[key][watch]
+        if not c.watches[key]:
+            del c.watches[key]
 
     def _apply_change(self, c: Checkpoint, op: OfHandle, caller: Caller, context: Context) -> Any:
         match op:
@@ -307,8 +415,18 @@ class Checkpoints:
                 created = c.section_create(op.section_id, op.expiration_ns, op.data, stamp, room)
                 self._arm(c, created, op.expiration_ns)
                 return wire.SectionCreated(created)
-            case wire.SectionDelete():
+            case wire.SectionDelete() | wire.SectionDrop():
+                if isinstance(op, wire.SectionDrop):
+                    c.need_version(op.section_id, op.expected)
                 return c.section_delete(op.section_id)
+            case wire.SectionPut():
+                c.put(op, stamp, room)
+                self._arm(c, op.section_id, c.sections[op.section_id].expiration_ns)
+                return wire.SectionPutDone(stamp.version)
+            case wire.SectionTtlSet():
+                until_ns = min(stamp.now_ns + op.ttl_ns, TIME_END)
+                c.section_expiration_set(op.section_id, until_ns)
+                return self._arm(c, op.section_id, until_ns)
             case wire.SectionExpirationTimeSet():
                 c.section_expiration_set(op.section_id, op.expiration_ns)
                 return self._arm(c, op.section_id, op.expiration_ns)
@@ -362,14 +480,17 @@ class Checkpoints:
         if c is not None and not c.opens and c.generation == op.generation:
             self._delete(c, now_ns)
 
-    def _section_expire(self, op: wire.SectionExpire) -> None:
+    def _section_expire(self, op: wire.SectionExpire, context: Context) -> None:
         c = self._checkpoints.get(op.uid)
         if c is None or not c.still_expires(op.section_id, op.expiration_ns):
             return
+        version = c.stamp(context.now_ns, context.view.ring).version
         self._changing(c)
         before = c.memory
         c.remove(op.section_id)
         self._memory += c.memory - before
+        gone = (_gone(op.section_id),)
+        self._told += watches.tell(c.watches, ChangeKind.EXPIRED, gone, version)
 
     # Sessions and views
 
@@ -377,6 +498,9 @@ class Checkpoints:
         """Close everything the session had open."""
         for handle in sorted(self._opens.get(session, ())):
             self._close((session, handle), context.now_ns)
+        if session in self._tracking:
+            self.objects.touch(REST)
+            del self._tracking[session]
         return []
 
     def holdings(self, session: SessionId) -> bytes:
@@ -396,8 +520,11 @@ class Checkpoints:
         for session in sessions:
             for handle, c in sorted(self._opens.get(session, {}).items()):
                 o = c.opens[session, handle]
-                opens.append(wire.OpenReport(session, handle, c.uid, o.flags, o.level))
-        return wire.TABLE.encode(wire.OpensReport(tuple(opens)))
+                watched = sorted(c.watches.get((session, handle), {}).items())
+                told = tuple(watch.report(number) for number, watch in watched)
+                opens.append(wire.OpenReport(session, handle, c.uid, o.flags, o.level, told))
+        tracking = tuple(s for s in sessions if s in self._tracking)
+        return wire.TABLE.encode(wire.OpensReport(tuple(opens), tracking))
 
     def view_changed(
         self, view: View, reports: Mapping[NodeId, Report], context: Context
@@ -415,16 +542,27 @@ class Checkpoints:
                 self._changing(c)
                 c.active = None
         for uid in sorted(self._adopted):
+            taken_up = self._checkpoints.get(uid)
+            if taken_up is not None and taken_up.watches:
+                self.objects.touch(uid)
+                self._told += watches.tell(taken_up.watches, ChangeKind.REPLACED, (), b"")
             self._end_of_use(uid, context.now_ns)
         self._adopted.clear()
-        return []
+        return self._take_told()
 
     def _reopen(self, node_id: NodeId, told: wire.OpensReport) -> None:
+        for session in told.tracking:
+            self.objects.touch(REST)
+            self._tracking[SessionId(session)] = None
         for o in told.opens:
             c = self._checkpoints.get(o.uid)
             if c is not None and o.handle not in self._opens.get(SessionId(o.session), {}):
                 key = (SessionId(o.session), o.handle)
                 self._opened(key, c, Opening(node_id, o.flags, o.level))
+                if o.watches:
+                    mine = {w.watch: watches.load(w) for w in o.watches}
+                    c.watches[key] = mine
+                    self._told += watches.tell({key: mine}, ChangeKind.REPLACED, (), b"")
 
     # Memory
 
@@ -435,7 +573,7 @@ class Checkpoints:
     def dump(self, name: bytes) -> list[bytes]:
         """Return a checkpoint, or the rest, in parts."""
         if name == REST:
-            return [objects.dump_rest(self._counter, self._tombstones)]
+            return [objects.dump_rest(self._counter, self._tracking, self._tombstones)]
         c = self._checkpoints.get(name)
         return [] if c is None else objects.dump(c)
 
@@ -445,7 +583,8 @@ class Checkpoints:
         rest = changes.get(REST)
         if rest is not None:
             self.objects.touch(REST)
-            self._counter = self._tombstones.load(rest)
+            self._counter, tracking = self._tombstones.load(rest)
+            self._tracking = dict.fromkeys(tracking)
         for name in changes:
             if name != REST:
                 self._forget(name)
@@ -556,8 +695,22 @@ class Checkpoints:
             "memory_bytes": self._memory,
             "memory_bytes_max": wire.MEMORY_MAX,
             "opens": sum(map(len, self._opens.values())),
+            "watches": sum(len(w) for c in self._checkpoints.values() for w in c.watches.values()),
             "tombstones": len(self._tombstones.uids()),
         }
+
+
+def _whole(section_id: bytes, data: bytes) -> wire.ChangedElement:
+    return wire.ChangedElement(section_id, 0, len(data), data)
+
+
+def _gone(section_id: bytes) -> wire.ChangedElement:
+    return wire.ChangedElement(section_id, 0, 0, None)
+
+
+def _track(c: Checkpoint, key: OpenKey) -> None:
+    if c.opens[key].flags & (OpenFlags.READ | OpenFlags.WRITE):
+        c.watches.setdefault(key, {}).setdefault(TRACK, Watch(None, b"", 0))
 
 
 def _check_name(name: bytes) -> None:

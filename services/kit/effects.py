@@ -42,6 +42,12 @@ class ReplicaStats:
     meetings: int = 0
     states_received: int = 0
     states_sent: int = 0
+    state_bytes_received: int = 0
+    state_bytes_sent: int = 0
+    transfers_repeated: int = 0
+    objects_discarded: int = 0
+    digests_compared: int = 0
+    divergences: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,24 @@ class LeftOut:
     rule: str
 
 
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """A merge took another side's version of an object of ours, or its deletion."""
+
+    name: bytes  # as the machine names it
+    parts: tuple[bytes, ...]  # of our version
+    counter: int  # of its changes
+    kept: int | None  # counter of the version that won; None: it was deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """Replicas hold other states than the majority, at one position: a bug, being healed."""
+
+    nodes: tuple[int, ...]
+    majority: tuple[int, ...]
+
+
 Effect: TypeAlias = (
     Send
     | Replied
@@ -137,4 +161,6 @@ Effect: TypeAlias = (
     | Moved
     | Rejoin
     | LeftOut
+    | Discarded
+    | Diverged
 )

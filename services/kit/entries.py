@@ -14,9 +14,9 @@ from services.kit import versions
 from services.kit.quorum import NO_QUORUM, Ballot
 from services.kit.versions import Span
 
-VERSION: Final = 2  # since 2: ballots, versions of the service, Offer
-VERSION_MIN: Final = 2  # 1 did not count votes
-CHUNK_SIZE_MAX: Final = 256 << 10  # bytes of state in one entry
+VERSION: Final = 3  # since 2: ballots, versions of the service, Offer; 3: states by object
+VERSION_MIN: Final = 3  # 1 did not count votes, 2 sent the whole state to everybody
+PIECE_SIZE_MAX: Final = 256 << 10  # bytes of state in one entry
 ENTRY_SIZE_MAX: Final = 65 << 20  # bytes of one entry, before it is cut into fragments
 
 
@@ -121,6 +121,7 @@ class Announce:
     service_version_min: int = 0
     ballot: Ballot = NO_QUORUM
     quorate_steps: int = 0  # of its state, made with a quorum; 0 where none is configured
+    stale: bool = False  # its state lost a merge, and the winner's has not come yet
 
     @property
     def offer(self) -> versions.Offer:
@@ -155,13 +156,57 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A part of the state, from the donor to those that lack it."""
+class Catalog:
+    """What one side of a merge holds: see `meeting.pack_catalog`."""
 
     round: RoundId
-    position: int  # bytes before this part
-    total: int  # bytes of the whole
-    data: bytes
+    content: bytes
+    sessions: bytes  # all that it remembers, packed
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The sender lacks the state; whoever is to give it gives that of this position."""
+
+    component: RoundId  # in force
+    attempt: int
+    avoid: tuple[int, ...]  # gave nothing in time
+    have: bytes  # names and digests of the objects it holds, packed
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a state, from its giver to who needs it. The serials of one attempt count up."""
+
+    component: RoundId  # or the round of a merge
+    receiver: int  # 0: all that merge
+    attempt: int
+    serial: int
+    last: bool
+    items: bytes  # name, bytes before, bytes of the whole, data; packed
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The sender has the state of the others."""
+
+    component: RoundId
+
+
+@dataclass(frozen=True, slots=True)
+class DigestWanted:
+    """All that hold the state compute its digest at this position."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The digest of the sender's state where node ``asker`` asked for it."""
+
+    asker: int
+    number: int
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +229,17 @@ TABLE: Final = Table(
         6: Fence,
         7: Announce,
         8: Settle,
-        9: Chunk,
+        # 9 is reserved: a part of the state before version 3
         10: Fragment,
         11: Offer,
-        12: Cancelled,
-        13: SessionResumed,
+        12: Catalog,
+        13: Need,
+        14: Piece,
+        15: Complete,
+        16: DigestWanted,
+        17: Digest,
+        18: Cancelled,
+        19: SessionResumed,
     },
     version=VERSION,
     version_min=VERSION_MIN,

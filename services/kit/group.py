@@ -6,16 +6,16 @@ Made anew whenever totemd is lost. Knows bundles, the window and the port protoc
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from openais.node import bundles
 from openais.node.paths import socket_path
-from openais.node.poller import Poller, readable
+from openais.node.poller import Poller, monitored, readable
 from openais.wire import port
 from openais.wire.codec import Buffer, DecodeError, pack_bundle
 from openais.wire.port import Guarantee
@@ -27,6 +27,7 @@ RECONNECT_MAX_MS: Final = 200
 ITEM_OVERHEAD: Final = 5  # bytes an entry costs in its bundle
 PAYLOAD_SIZE_MAX: Final = port.MULTICAST_SIZE_MAX - 64
 FRAGMENT_SIZE: Final = 256 << 10
+BULK_QUEUED_MAX: Final = 4  # pieces of a state that wait for the window
 MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
 
 
@@ -132,28 +133,50 @@ class Group:
         """Entries that wait for the window."""
         return len(self._queue) + len(self._bulk)
 
+    @property
+    def bulk_room(self) -> bool:
+        """True: the next piece of a state may be queued."""
+        return self.attached and len(self._bulk) < BULK_QUEUED_MAX
+
     def receive(self) -> list[Any]:
         """Return the messages of totemd that have come; `Lost` where the connection ended."""
         received: list[Any] = []
-        assert self._socket is not None
-        self._more = True
-        for _ in range(RECEIVE_BUDGET):
-            if not readable(self._socket):
-                self._more = False
-                break
-            try:
-                elements = bundles.receive(self._socket)
-            except DecodeError:
-                continue  # not from a totemd of ours
-            received += self._open(elements)
+        if self._take(self._socket) or self._more:
+            for elements in self._bundles():
+                received += self._open(elements)
         if self._refused:
             received.append(Lost(self._refused))
             return received
-        assert self._monitor is not None
-        if not self._more and readable(self._monitor):
-            parse_monitor_message(self._monitor.recv_multipart())
+        if not self._more and self._monitor is not None and self._take(self._monitor):
+            monitored(self._monitor)
             received.append(Lost())
         return received
+
+    def _take(self, socket: zmq.Socket[bytes] | None) -> bool:
+        assert socket is not None
+        return readable(socket) if self._poller is None else self._poller.take(socket)
+
+    def _bundles(self) -> Iterator[list[Buffer]]:
+        """Yield what has come, until there is no more or the budget is used up."""
+        assert self._socket is not None
+        self._more = True
+        for count in range(RECEIVE_BUDGET):
+            if count == 1 and not readable(self._socket):  # cheaper than the exception, once
+                break
+            try:
+                yield bundles.receive(self._socket)
+            except DecodeError:
+                continue  # not from a totemd of ours
+            except zmq.Again:
+                break
+        else:
+            self._use()
+            return
+        self._more = False
+
+    def _use(self) -> None:
+        if self._poller is not None and self._socket is not None:
+            self._poller.used(self._socket)
 
     def _open(self, elements: list[Buffer]) -> list[Any]:
         messages = [m for m in port.TABLE.take(elements) if not isinstance(m, DecodeError)]
@@ -194,31 +217,33 @@ class Group:
         self._controls.append(port.TABLE.encode(message))
 
     def flush(self) -> None:
-        """Send what the window lets out; others before bulk."""
+        """Send what the window lets out; others before bulk, which gets half of it at most."""
         if self._socket is None:
             return
         out: list[Buffer] = [*self._controls]
         self._controls.clear()
-        for queue in (self._queue, self._bulk):
-            while queue and self._has_window():
+        messages, size = self._window
+        for queue, part in ((self._queue, 1), (self._bulk, 2)):
+            while queue and self._has_window(messages // part, size // part):
                 message = self._next(queue)
                 if message is not None:
                     port.TABLE.put(message, out)
         if out:
             bundles.send(self._socket, out)
+            self._use()
 
-    def _has_window(self) -> bool:
-        messages, size = self._window
+    def _has_window(self, messages: int, size: int) -> bool:
         if len(self._in_flight) >= messages:
             return False
         return not self._in_flight or self._in_flight_bytes + PAYLOAD_SIZE_MAX <= size
 
     def _next(self, queue: deque[Queued]) -> port.Multicast | None:
         guarantee = queue[0].guarantee
+        limit = PAYLOAD_SIZE_MAX if queue is self._queue else FRAGMENT_SIZE
         bundle: list[bytes] = []
         size = 0
         while queue and queue[0].guarantee is guarantee:
-            if size + len(queue[0].data) + ITEM_OVERHEAD > PAYLOAD_SIZE_MAX:
+            if bundle and size + len(queue[0].data) + ITEM_OVERHEAD > limit:
                 break
             queued = queue.popleft()
             if not queued.cancelled:

@@ -17,8 +17,8 @@ from services.kit.sessions import Sessions
 DIGEST_SIZE: Final = 16  # bytes of the digest of an object
 ROOT_SIZE: Final = 32  # bytes of the digest of the whole
 HEAD: Final = b"h"  # the object of the replica itself
+MACHINE: Final = b"m"  # before the names of the machine's objects
 
-_MACHINE: Final = b"m"  # before the names of the machine's objects
 _SESSION: Final = b"s"
 _PART_SIZE_MIN: Final = 4096  # bytes; the digests of larger parts are kept
 _ROOT: Final = 1 << 8 * ROOT_SIZE
@@ -49,7 +49,7 @@ class Memory:
     def dump(self, name: bytes) -> list[bytes]:
         """Return an object in parts; []: there is none."""
         kind, own = name[:1], name[1:]
-        if kind == _MACHINE:
+        if kind == MACHINE:
             return self._machine.dump(own)
         if kind == _SESSION:
             return self._sessions.dump(own)
@@ -58,7 +58,7 @@ class Memory:
     def names(self) -> list[bytes]:
         """Return the names of all objects but the head, sorted."""
         return sorted(
-            [_MACHINE + n for n in self._machine.names()]
+            [MACHINE + n for n in self._machine.names()]
             + [_SESSION + n for n in self._sessions.names()]
         )
 
@@ -68,16 +68,18 @@ class Memory:
         Raises:
             DecodeError: damaged.
         """
-        if any(name[:1] not in (_MACHINE, _SESSION) for name in changes):
+        if any(name[:1] not in (MACHINE, _SESSION) for name in changes):
             raise DecodeError("state: an object of unknown kind")
-        self._machine.load({n[1:]: d for n, d in changes.items() if n[:1] == _MACHINE})
+        of_machine = {n[1:]: d for n, d in changes.items() if n[:1] == MACHINE}
+        if of_machine:
+            self._machine.load(of_machine)
         self._sessions.load({n[1:]: d for n, d in changes.items() if n[:1] == _SESSION})
 
     def keep(self, keeper: Callable[[bytes], None]) -> Callable[[], None]:
         """Call a function before an object changes; return what ends that."""
 
         def of_machine(name: bytes) -> None:
-            keeper(_MACHINE + name)
+            keeper(MACHINE + name)
 
         def of_session(name: bytes) -> None:
             keeper(_SESSION + name)
@@ -111,7 +113,7 @@ class Memory:
 
     def _refresh(self) -> None:
         for kind, objects in (
-            (_MACHINE, self._machine.objects),
+            (MACHINE, self._machine.objects),
             (_SESSION, self._sessions.objects),
         ):
             for name in objects.changed:

@@ -5,100 +5,83 @@ state. Whatever it decides, it decides from delivered entries alone, so every re
 same at the same position, and a process that replays the stream decides it again.
 
 A view in which nobody is new comes into force by one ordered `Settle`; operations go on meanwhile.
-When somebody is new, every member announces what it remembers, operations wait, and when all have
-announced, the side with the most members (then the most applied entries, then the lowest id) wins.
-Its members go on at once; the lowest of them sends the state to those that lack it, who apply
-what waited afterwards. Quorum, where there is one: the side with the most quorate steps wins; a
-minority applies no request, from the event on that tells that the others are gone.
+When somebody is new, every member announces what it remembers and operations wait until it is
+decided whose state goes on (`meeting`). Those who hold it go on at once; those who lack it ask for
+it in the order, and apply what is ordered after their question when it has come (`transfer`).
+While they work, the replicas compare digests; who differs asks for the state again (`digests`).
+Where there is a quorum, a minority applies no request, from the event on that tells that the
+others are gone; and members that have the state but are no quorum without those that lack it hold
+operations back until enough have it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from openais.wire import port
-from openais.wire.codec import Buffer, DecodeError, pack_state, unpack_bundle, unpack_state
+from openais.wire.codec import DecodeError, unpack_bundle
 from openais.wire.port import Reason, RingId
-from services.kit import entries
-from services.kit.application import Application
+from services.kit import digests, entries, meeting
+from services.kit.digests import Comparison, Pace
 from services.kit.effects import (
+    Discarded,
+    Diverged,
     Dropped,
     Effect,
     LeftOut,
-    Moved,
     Now,
-    Rejoin,
-    ReplicaStats,
-    Send,
     State,
 )
 from services.kit.entries import RoundId
+from services.kit.fragments import Fragments
 from services.kit.machine import (
     KEPT,
     Context,
+    Foreign,
     Machine,
     NodeId,
     Notifications,
     Report,
     View,
 )
-from services.kit.memory import Memory
-from services.kit.quorum import NO_QUORUM, Ballot, Quorum
-from services.kit.sessions import Sessions
-from services.kit.versions import Offer, Span, Versions, unspeakable
+from services.kit.meeting import Round, Side
+from services.kit.memory import MACHINE
+from services.kit.quorum import NO_QUORUM, Ballot
+from services.kit.shared import Shared
+from services.kit.transfer import (
+    ATTEMPTS_MAX,
+    EVERYBODY,
+    STEP_NS,
+    Gifts,
+    Receiving,
+    manifest,
+    missing,
+)
+from services.kit.versions import unspeakable
 
 ANNOUNCE_NS: Final = 6_000_000_000  # who has not announced by then is left out; > seat grace
 SETTLE_AGAIN_NS: Final = 500_000_000  # a settle that was lost with its sender is sent again
-TRANSFER_NS: Final = 30_000_000_000  # without a part of the state; then the member joins anew
 PROPOSE_AGAIN_NS: Final = 1_000_000_000  # what expired is proposed again
-DEFERRED_BYTES_MAX: Final = 512 << 20  # waiting for the state; more: the member joins anew
-
-
-@dataclass(slots=True)
-class _Round:
-    id: RoundId
-    members: tuple[int, ...]
-    meeting: bool  # somebody is new: everybody announces
-    began_ns: int
-    announces: dict[int, entries.Announce] = field(default_factory=dict)
-    settle_sent_ns: int = 0
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """A state on its way; tracked by every member, assembled by those that lack it."""
-
-    round: RoundId
-    donor: int
-    receivers: frozenset[int]
-    together: bool  # who has the state is no quorum without those that receive it: all wait
-    settle: _Plan
-    last_ns: int
-    position: int = 0
-    parts: list[bytes] = field(default_factory=list)
+DEFERRED_BYTES_MAX: Final = 128 << 20  # waiting for the state; more: it is asked for again
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a meeting decided."""
+    """A view that comes into force."""
 
     round: RoundId
     nodes: tuple[int, ...]
     winners: frozenset[int]
     now_ns: int
     announces: dict[int, entries.Announce]
+    foreign: tuple[Foreign, ...] = ()
+    sessions: tuple[bytes, ...] = ()  # what the sides that merge remember of them
 
 
-@dataclass(slots=True)
-class _Partial:
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-
-class Replica:
+class Replica(Shared):
     """See the module.
 
     Args:
@@ -118,35 +101,22 @@ class Replica:
         needs_quorum: bool = True,
         notifications: Notifications = KEPT,
     ) -> None:
-        self.me: Final = NodeId(node_id)
-        self.machine: Final = machine
-        self.sessions: Final = Sessions()
-        self.quorum: Final = Quorum()
-        self.versions: Final = Versions()
-        self.offer: Final = Offer(
-            Span(entries.VERSION, entries.VERSION_MIN),
-            Span(machine.table.version, machine.table.version_min),
-        )
-        self._ballot: Final = ballot
-        self._needs_quorum: Final = needs_quorum
-        self.stats: Final = ReplicaStats()
-        self.application: Final = Application(self, notifications, self._emit)
-        self.memory: Final = Memory(machine, self.sessions, self._head)
-        self.state = State.JOINING
+        super().__init__(node_id, machine, needs_quorum=needs_quorum, notifications=notifications)
         self.index = 0  # of the last event of the stream
-        self.applied = 0
         self.replaying = False
-        self.view: View | None = None  # in force
-        self.component: RoundId | None = None  # its round
-        self._departed: dict[int, Reason] = {}  # since the view in force
-        self._round: _Round | None = None
-        self._transfer: _Transfer | None = None
+        self.diverged: set[int] = set()  # incomplete, because their state differed
+        self._ballot: Final = ballot
+        self._round: Round | None = None
+        self._receiving: Receiving | None = None
+        self._staged: Final[dict[bytes, tuple[bytes, bytes]]] = {}  # came; not in force yet
+        self._gifts: Final = Gifts(self.memory)
         self._deferred: Final[deque[tuple[int, Any, int]]] = deque()
         self._deferred_bytes = 0
         self._proposed_ns = -PROPOSE_AGAIN_NS
+        self._comparison: Comparison | None = None
+        self._pace: Final = Pace()
         self._now = Now(0, 0)
-        self._partial: Final[dict[int, _Partial]] = {}  # entries in fragments, by sender
-        self._out: list[Effect] = []
+        self._fragments: Final = Fragments()
 
     # The stream
 
@@ -162,10 +132,9 @@ class Replica:
         for data in bundle:
             try:
                 entry = entries.decode(data, self.versions.spoken.replicas)
+                self._entry(event.node_id, entry, len(data))
             except DecodeError:
                 self.stats.entries_malformed += 1
-                continue
-            self._entry(event.node_id, entry, len(data))
         return self._take()
 
     def viewed(self, event: port.View, now: Now) -> list[Effect]:
@@ -177,16 +146,18 @@ class Replica:
         for change in event.left:
             self._departed[change.member.node_id] = change.reason
         self.quorum.reduce(set(nodes) - joined - set(self._departed))
-        meeting = bool(joined) or self.view is None or self._transfer is not None
-        if self._round is not None and self._round.meeting:
-            meeting = True
-        self._transfer = None
+        together = bool(joined) or self.view is None or bool(self.incomplete)
+        if self._receiving is not None or (self._round is not None and self._round.meeting):
+            together = True
+        self._receiving = None
+        self._comparison = None
+        self._holding = False
         round_id = RoundId(event.ring.seq, event.ring.representative, event.number)
-        self._round = _Round(round_id, nodes, meeting, now.ns)
-        for node in [n for n in self._partial if n not in nodes or n in joined]:
-            del self._partial[node]
-        if meeting:
+        self._round = Round(round_id, nodes, together, now.ns)
+        self._fragments.keep(set(nodes) - joined)
+        if together:
             self.stats.meetings += 1
+            self._gifts.end()
             self._drop_deferred()
             self._move(State.MERGING if self.view is not None else State.JOINING)
             if not self.replaying:
@@ -202,15 +173,18 @@ class Replica:
         r = self._round
         if r is not None:
             r.began_ns = now.ns
-            if r.meeting and self.me not in r.announces:
-                self._announce()
-            elif not r.meeting:
+            if not r.meeting:
                 self._propose_settle()
-        t = self._transfer
-        if t is not None:
-            t.last_ns = now.ns
-            if t.donor == self.me:
-                self._send_state(t.round, b"".join(t.parts), t.position)
+            elif self.me not in r.announces:
+                self._announce()
+            else:
+                self._advance(r)
+        if self._receiving is not None:
+            self._receiving.last_ns = now.ns
+            if self._receiving.giver is None:
+                self._ask(self._receiving)
+        elif self.me in self.incomplete and self.component is not None:
+            self._send(entries.Complete(self.component))
         self._say_versions()
         return self._take()
 
@@ -227,8 +201,10 @@ class Replica:
         self._now = now
         self.index = 0
         self.replaying = False
-        self._round = self._transfer = None
-        self._partial.clear()
+        self._round = self._receiving = self._comparison = None
+        self._fragments.keep(())
+        self._staged.clear()  # the log to come does not tell of it
+        self._gifts.end()
         self._drop_deferred()
         if self.view is not None:
             self._departed |= {n: Reason.NODEDOWN for n in self.view.members if n != self.me}
@@ -236,21 +212,25 @@ class Replica:
             self._move(State.MERGING)
         return self._take()
 
+    # Time
+
     def wait_ns(self, now: Now) -> int | None:
         """Return in how many ns `expire` wants to be called; None: never."""
         self._now = now
         waits = []
         r = self._round
         if r is not None and not self.replaying:
-            waits.append(r.began_ns + ANNOUNCE_NS - self._now.ns)
+            waits.append(r.began_ns + ANNOUNCE_NS - now.ns)
             if not r.meeting:
                 waits.append(SETTLE_AGAIN_NS)
-        if self._transfer is not None:
-            waits.append(self._transfer.last_ns + TRANSFER_NS - self._now.ns)
-        due = self.machine.deadline_ns() if self._proposes() else None
-        if due is not None:
-            again = self._proposed_ns + PROPOSE_AGAIN_NS - self._now.ns
-            waits.append(max(due - now.wall_ns, again))
+        if self._receiving is not None:
+            waits.append(self._receiving.last_ns + STEP_NS - now.ns)
+        if self._proposes():
+            waits.append(self._pace.due_ns(self.applied) - now.ns)
+            due = self.machine.deadline_ns()
+            if due is not None:
+                again = self._proposed_ns + PROPOSE_AGAIN_NS - now.ns
+                waits.append(max(due - now.wall_ns, again))
         return max(0, min(waits)) if waits else None
 
     def expire(self, now: Now) -> list[Effect]:
@@ -262,29 +242,28 @@ class Replica:
                 self._go_on_without(r)
             elif not r.meeting:
                 self._propose_settle()
-        if self._transfer is not None and now.ns - self._transfer.last_ns >= TRANSFER_NS:
-            self._rejoin("no state came")
-        due = self.machine.deadline_ns() if self._proposes() else None
+        receiving = self._receiving
+        if receiving is not None and now.ns - receiving.last_ns >= STEP_NS:
+            self._ask(receiving)
+        if self._proposes():
+            self._propose_expiry()
+            self._propose_comparison()
+        return self._take()
+
+    def _proposes(self) -> bool:
+        """Tell whether it falls to this member to have done what time demands."""
+        if self.state is not State.LIVE or self.replaying or self.view is None or not self.acts:
+            return False
+        return self.me == min(set(self.view.members) - self.incomplete, default=None)
+
+    def _propose_expiry(self) -> None:
+        now = self._now
+        due = self.machine.deadline_ns()
         again = now.ns - self._proposed_ns >= PROPOSE_AGAIN_NS
         if due is not None and due <= now.wall_ns and again:
             self._proposed_ns = now.ns
             for operation in self.machine.expired(now.wall_ns):
-                self._send(entries.Own(now.wall_ns, self.application.encoded(operation)))
-        return self._take()
-
-    def _proposes(self) -> bool:
-        return (
-            self.state is State.LIVE
-            and not self.replaying
-            and self.view is not None
-            and self.view.members[0] == self.me
-            and self.acts
-        )
-
-    @property
-    def acts(self) -> bool:
-        """True: requests are served here, as far as the quorum is concerned."""
-        return self.quorum.acts or not self._needs_quorum
+                self._send(entries.Own(now.wall_ns, self._applier.encoded(operation)))
 
     # Entries
 
@@ -294,52 +273,55 @@ class Replica:
                 self._announced(node, entry)
             case entries.Settle():
                 self._settle_delivered(entry)
-            case entries.Chunk():
-                self._chunk(node, entry)
+            case entries.Catalog():
+                self._catalog(node, entry)
+            case entries.Need():
+                self._needed(node, entry)
+            case entries.Piece():
+                self._piece(node, entry)
             case entries.Fragment():
-                self._fragment(node, entry)
+                whole = self._fragments.take(node, entry)
+                if whole is not None:
+                    self._entry(
+                        node, entries.decode(whole, self.versions.spoken.replicas), len(whole)
+                    )
             case _:
-                if self._must_wait():
-                    self._defer(node, entry, size)
-                else:
-                    self._apply(node, entry)
+                self._take_turn(node, entry, size)
 
-    def _fragment(self, node: int, fragment: entries.Fragment) -> None:
-        if fragment.position == 0:
-            self._partial[node] = _Partial()
-        partial = self._partial.get(node)
-        size = fragment.position + len(fragment.data)
-        if partial is None or partial.size != fragment.position or size > entries.ENTRY_SIZE_MAX:
-            self._partial.pop(node, None)
-            self.stats.entries_malformed += 1
-            return
-        partial.parts.append(fragment.data)
-        partial.size = size
-        if size < fragment.total:
-            return
-        del self._partial[node]
-        try:
-            entry = entries.decode(b"".join(partial.parts), self.versions.spoken.replicas)
-        except DecodeError:
-            self.stats.entries_malformed += 1
-            return
-        if not isinstance(entry, entries.Fragment):
-            self._entry(node, entry, size)
+    def _take_turn(self, node: int, entry: Any, size: int) -> None:
+        """Apply an entry, or let it wait."""
+        if isinstance(entry, entries.Complete) and self._receiving is not None:
+            self._receiving.holders.add(node)
+        if isinstance(entry, entries.Complete) and self._holding and self._in_force:
+            self._watch(node, entry)  # what ends the waiting does not wait itself
+        elif self._must_wait():
+            self._defer(node, entry, size)
+        else:
+            self._apply(node, entry)
+
+    @property
+    def _in_force(self) -> bool:
+        """True: our state goes on, and nobody is meeting."""
+        meets = self._round is not None and self._round.meeting
+        return self._receiving is None and not meets and self.view is not None
 
     def _must_wait(self) -> bool:
-        if self._round is not None and self._round.meeting:
-            return True
-        t = self._transfer
-        return t is not None and (t.together or self.me in t.receivers)
+        meets = self._round is not None and self._round.meeting
+        return self._receiving is not None or meets or self._holding
 
     def _defer(self, node: int, entry: Any, size: int) -> None:
         self._deferred.append((node, entry, size))
         self._deferred_bytes += size
-        if self._deferred_bytes > DEFERRED_BYTES_MAX:
-            self._rejoin(f"over {DEFERRED_BYTES_MAX} bytes wait for the state")
+        if self._deferred_bytes <= DEFERRED_BYTES_MAX:
+            return
+        receiving = self._receiving
+        if receiving is None:
+            self._rejoin(f"over {DEFERRED_BYTES_MAX} bytes wait for the replicas to meet")
+        elif receiving.giver is not None:
+            self._ask(receiving)  # of the state after all this, which need not wait then
 
     def _drop_deferred(self) -> None:
-        """Forget what waited for a meeting that did not end.
+        """Forget what waited, because it is in the state that comes, or its meeting did not end.
 
         Members that come together again may have deferred different entries in different rings,
         so all drop them; who sent them does so again when it is live.
@@ -349,6 +331,13 @@ class Replica:
             self._deferred_bytes = 0
             self._out.append(Dropped())
 
+    def _forget_deferred(self, count: int) -> None:
+        """Forget what waited and is in the state that comes."""
+        for _ in range(count):
+            self._deferred_bytes -= self._deferred.popleft()[2]
+        if count:
+            self._out.append(Dropped())
+
     def _apply_deferred(self) -> None:
         while self._deferred and not self._must_wait():
             node, entry, size = self._deferred.popleft()
@@ -356,16 +345,23 @@ class Replica:
             self._apply(node, entry)
 
     def _apply(self, node: int, entry: Any) -> None:
-        if self.view is None:
+        view = self.view
+        if view is None:
             return  # of a time before this replica
-        self.applied += 1
-        self.quorum.step()
+        if isinstance(entry, entries.Complete | entries.DigestWanted | entries.Digest):
+            self._watch(node, entry)  # about the state, not a part of it
+        else:
+            self.applied += 1
+            self.quorum.step()
+            self._change(NodeId(node), entry, view)
+
+    def _change(self, sender: NodeId, entry: Any, view: View) -> None:
         if isinstance(entry, entries.Offer):
-            self._offered(node, entry)
+            self._offered(sender, entry)
             return
-        if isinstance(entry, entries.Own) and node == self.me:
+        if isinstance(entry, entries.Own) and sender == self.me:
             self._proposed_ns = self._now.ns - PROPOSE_AGAIN_NS
-        self.application.apply(NodeId(node), entry, self.view)
+        self._applier.apply(sender, entry, view)
 
     def _offered(self, node: int, entry: entries.Offer) -> None:
         """Fix anew what the group speaks: another process has taken the seat of a member."""
@@ -375,9 +371,11 @@ class Replica:
         if rule is not None:
             self._rejoin(rule)
         elif spoken.service != before.service:
-            self._speak(spoken.service)
+            assert self.view is not None
+            self.machine.speak(spoken.service)
+            self.view = replace(self.view, version=spoken.service)
 
-    # Views that come into force
+    # Meetings
 
     def _propose_settle(self) -> None:
         """Send the settle of a view in which nobody is new; its first member does."""
@@ -390,12 +388,12 @@ class Replica:
         r.settle_sent_ns = max(self._now.ns, 1)
         self._send(entries.Settle(r.id, self._now.wall_ns, r.members))
 
-    def _go_on_without(self, r: _Round) -> None:
-        """Somebody does not announce: its view settles without it."""
-        if r.announces and min(r.announces) == self.me:
+    def _go_on_without(self, r: Round) -> None:
+        """Somebody keeps the others waiting: the view settles without it."""
+        nodes = sorted(set(r.nodes or r.announces) - r.silent())
+        if nodes and nodes[0] == self.me:
             r.began_ns = self._now.ns
-            nodes = tuple(sorted(r.announces))
-            self._send(entries.Settle(r.id, self._now.wall_ns, nodes))
+            self._send(entries.Settle(r.id, self._now.wall_ns, tuple(nodes)))
 
     def _announce(self) -> None:
         r = self._round
@@ -416,6 +414,7 @@ class Replica:
                 *self.offer.service,
                 self._ballot,
                 self.quorum.steps,
+                self._stale,
             )
         )
 
@@ -424,91 +423,126 @@ class Replica:
         if r is None or not r.meeting or announce.round != r.id or node not in r.members:
             return
         r.announces.setdefault(node, announce)
-        if len(r.announces) == len(r.members):
-            self._decide(r, r.members)
+        if not r.nodes and len(r.announces) == len(r.members):
+            r.nodes = r.members
+            self._advance(r)
 
     def _settle_delivered(self, settle: entries.Settle) -> None:
         r = self._round
         if r is None or settle.round != r.id:
             return
-        if r.meeting:
-            nodes = tuple(n for n in settle.nodes if n in r.announces)
-            if self.me not in nodes:
-                self._rejoin("left out of the view: announced too late")
-            elif nodes:
-                self._decide(r, nodes)
+        if not r.meeting:
+            self._round = None
+            assert self.view is not None, "a first view begins with a meeting"
+            members = tuple(n for n in r.members if n in self.view.members)  # not who was left out
+            self._install(_Plan(r.id, members, frozenset(members), settle.now_ns, {}))
             return
-        self._round = None
-        assert self.view is not None, "a first view begins with a meeting"
-        members = tuple(n for n in r.members if n in self.view.members)  # not who was left out
-        self._install(_Plan(r.id, members, frozenset(members), settle.now_ns, {}))
+        nodes = tuple(n for n in settle.nodes if n in (r.nodes or r.announces))
+        if self.me not in nodes:
+            self._rejoin("left out of the view: too late")
+        elif nodes:
+            self._gifts.end()
+            r.settle(nodes)
+            self._advance(r)
 
-    def _decide(self, r: _Round, nodes: tuple[int, ...]) -> None:
-        """All have announced: the side that was quorate last wins, else the largest."""
-        self._round = None
-        sides: dict[tuple[bool, RoundId | None, bytes], list[int]] = {}
-        for node in nodes:
-            a = r.announces[node]
-            sides.setdefault((a.has_state, a.component, a.digest), []).append(node)
+    def _catalog(self, node: int, catalog: entries.Catalog) -> None:
+        r = self._round
+        if r is None or not r.meeting or catalog.round != r.id or node not in r.nodes:
+            return
+        for side in r.merging():
+            if node in side.nodes:
+                r.catalogs[side.id] = meeting.unpack_catalog(catalog.content)
+                r.sessions[side.id] = catalog.sessions
+                self._advance(r)
+                return
 
-        def rank(side: tuple[bool, RoundId | None, bytes]) -> tuple[bool, int, int, int, int]:
-            members = sides[side]
-            a = r.announces[members[0]]
-            return side[0], a.quorate_steps, len(members), a.applied, -members[0]
+    def _advance(self, r: Round) -> None:
+        """Go on with a meeting as far as what was delivered allows."""
+        if not r.nodes or not self._admitted(r):
+            return
+        r.began_ns = self._now.ns
+        merging = r.merging()
+        if len(merging) > 1:
+            if not self._have_catalogs(r, merging):
+                return
+            if r.merge is None:
+                losers = self.machine.merges_losers
+                r.merge = meeting.plan(merging, r.catalogs, losers=losers)
+            remaining = r.remaining()
+            self._give_to_all(r, remaining.get(self.me, []))
+            if remaining:
+                return
+        self._decide(r, merging)
 
-        winners = frozenset(sides[max(sides, key=rank)])
-        offers = {n: r.announces[n].offer for n in nodes}
-        out = self.versions.left_out(offers, winners)
+    def _admitted(self, r: Round) -> bool:
+        """Leave those out who do not speak what the winners do; False: this is one of them."""
+        offers = {n: r.announces[n].offer for n in r.nodes}
+        out = self.versions.left_out(offers, r.sides()[0].nodes)
         if self.me in out:
+            self._round = None
             self._out.append(LeftOut(out[self.me]))
-            return
-        nodes = tuple(n for n in nodes if n not in out)
-        winners -= out.keys()
-        if self.me in winners:  # before the state is sent: it is told in what all understand
-            self.versions.install(nodes, offers)
-            self.machine.speak(self.versions.spoken.service)
-        now_ns = max(a.now_ns for node, a in r.announces.items() if node in nodes)
-        plan = _Plan(r.id, nodes, winners, now_ns, {n: r.announces[n] for n in nodes})
-        receivers = frozenset(nodes) - winners
-        together = bool(receivers) and not self._reached_by(winners, plan)
-        if receivers:
-            donor = min(winners)
-            self._transfer = _Transfer(r.id, donor, receivers, together, plan, self._now.ns)
-            if donor == self.me and self.replaying:
-                self._transfer.parts.append(self.dump())  # its rest is sent after the replay
-            elif donor == self.me:
-                self._send_state(r.id, self.dump(), 0)
-        if self.me in winners and not together:
+            return False
+        r.nodes = tuple(n for n in r.nodes if n not in out)
+        return True
+
+    def _have_catalogs(self, r: Round, merging: list[Side]) -> bool:
+        for side in merging:
+            wanted = side.id not in r.catalogs and side.nodes[0] == self.me
+            if wanted and not r.catalog_sent and not self.replaying:
+                r.catalog_sent = True
+                held = {n[1:]: d for n, d in self.memory.digests().items() if n[:1] == MACHINE}
+                held.pop(b"", None)  # what belongs to no other object is the winner's
+                content = meeting.pack_catalog(self.machine, held)
+                self._send(entries.Catalog(r.id, content, self.sessions.pack_all()))
+        return all(side.id in r.catalogs for side in merging)
+
+    def _give_to_all(self, r: Round, names: list[bytes]) -> None:
+        """Begin to send what the others take from our side."""
+        if names and not self._gifts:
+            wanted = [MACHINE + name for name in names]
+            self._gifts.begin(wanted, r.id, EVERYBODY, r.attempt)
+
+    def _decide(self, r: Round, merging: list[Side]) -> None:
+        """The winner is known and has what it takes from others: its state goes on."""
+        self._round = None
+        winner = merging[0]
+        now_ns = max(a.now_ns for node, a in r.announces.items() if node in r.nodes)
+        plan = _Plan(
+            r.id,
+            r.nodes,
+            frozenset(winner.nodes),
+            now_ns,
+            {n: r.announces[n] for n in r.nodes},
+            self._foreign(r, merging),
+            tuple(r.sessions[side.id] for side in merging if side.id in r.sessions),
+        )
+        if r.merge is not None and not self.replaying:
+            for rank, side in enumerate(merging):
+                if side.nodes[0] == self.me:
+                    self._discard(r.merge.lost[rank])
+        self._gifts.end()
+        if self.me in winner.nodes:
+            ballots = {n: a.ballot for n, a in plan.announces.items()}
+            alone = not self._needs_quorum or self.quorum.reached_by(winner.nodes, ballots)
+            self._holding = not alone and winner.nodes != plan.nodes
             self._install(plan)
+        else:
+            self._stale = self.view is not None
+            self._receive(r.id, winner.nodes)
 
-    def _reached_by(self, winners: frozenset[int], plan: _Plan) -> bool:
-        """True: the winners alone are a quorum, so what they acknowledge now is not lost."""
-        ballots = {n: plan.announces[n].ballot for n in plan.nodes}
-        return not self._needs_quorum or self.quorum.reached_by(winners, ballots)
+    def _foreign(self, r: Round, merging: list[Side]) -> tuple[Foreign, ...]:
+        if r.merge is None:
+            return ()
+        return tuple(
+            replace(f, content=r.content(merging[rank], f.name)) for rank, f in r.merge.versions
+        )
 
-    def _send_state(self, round_id: RoundId, state: bytes, begin: int) -> None:
-        self.stats.states_sent += 1
-        for position in range(begin, len(state), entries.CHUNK_SIZE_MAX):
-            part = state[position : position + entries.CHUNK_SIZE_MAX]
-            self._send(entries.Chunk(round_id, position, len(state), part), bulk=True)
-
-    def _chunk(self, node: int, chunk: entries.Chunk) -> None:
-        t = self._transfer
-        if t is None or chunk.round != t.round or node != t.donor or chunk.position != t.position:
-            return
-        t.position += len(chunk.data)
-        t.last_ns = self._now.ns
-        receiving = self.me in t.receivers
-        if receiving:
-            t.parts.append(chunk.data)
-        if t.position < chunk.total:
-            return
-        self._transfer = None
-        if receiving:
-            self.stats.states_received += 1
-            self.load(b"".join(t.parts))
-        if receiving or t.together:
-            self._install(t.settle)
+    def _discard(self, lost: Iterable[meeting.Lost]) -> None:
+        """Hand out what a merge takes from us, before it is gone."""
+        for version in lost:
+            self.stats.objects_discarded += 1
+            parts = tuple(self.machine.dump(version.name))
+            self._out.append(Discarded(version.name, parts, version.counter, version.kept))
 
     def _install(self, plan: _Plan) -> None:
         """Bring a view into force: end and open sessions, tell the machine, apply what waited."""
@@ -528,84 +562,191 @@ class Replica:
         quorate = self.quorum.install(plan.nodes, {n: a.ballot for n, a in plan.announces.items()})
         self.view = View(ring, members, joined, gone, quorate, spoken.service)
         self.component = plan.round
+        self.incomplete = set(plan.nodes) - plan.winners
+        self.diverged.clear()
         self._departed = {}
+        self._stale = False
+        self._staged.clear()
         context = Context(plan.now_ns, members[0], None, self.view)
         for session in sorted(self.sessions.open):
             if self.sessions.open[session].node_id not in continuing:
-                self.application.park(session, context)
+                self._applier.park(session, context)
+        if plan.foreign:
+            self.machine.merge(plan.foreign, context)
         reporting = members if first else joined
         told = {n: plan.announces[n] for n in reporting if n in plan.announces}
         for node, announce in told.items():
             self.sessions.revive(node, announce.sessions)
+        for packed in plan.sessions:
+            self.sessions.remember(packed)
         if not self.acts:
-            self.application.end_stale(context)
-        if any(self.sessions.open[s].again for s in self.sessions.of_node(self.me)):
-            self._out.append(Dropped())
+            self._applier.end_stale(context)
+        self._applier.ask_again()
         reports = {n: Report(n, a.report) for n, a in told.items()}
         effects = self.machine.view_changed(self.view, reports, context)
-        self.application.view_changed(effects, context)
-        self._move(State.LIVE)
-        self._apply_deferred()
+        self._applier.view_changed(effects, context)
+        self._go_on()
 
-    def _speak(self, version: int) -> None:
+    def _go_on(self) -> None:
+        """Serve, and apply what waited, unless there is more to wait for."""
+        if not self._holding:
+            self._move(State.LIVE)
+            self._apply_deferred()
+
+    # States on their way
+
+    def _receive(self, component: RoundId, holders: Iterable[int]) -> None:
+        """Others have the state that goes on, and we have not."""
+        self._receiving = Receiving(component, holders, self._staged)
+        self._move(State.MERGING if self.view is not None else State.JOINING)
+        self._receiving.last_ns = self._now.ns
+        if not self.replaying:
+            self._ask(self._receiving)
+
+    def _ask(self, receiving: Receiving) -> None:
+        """Ask for the state, again when nobody gives it."""
+        if receiving.asked_times >= ATTEMPTS_MAX:
+            self._rejoin(f"no state came, asked {ATTEMPTS_MAX} times")
+            return
+        self.stats.transfers_repeated += receiving.asked_times > 0
+        receiving.asked_times += 1
+        avoid = receiving.avoid()
+        receiving.asked(max(receiving.attempt + 1, self._now.wall_ns), None)
+        receiving.last_ns = self._now.ns
+        have = receiving.have(self.memory.digests())
+        self._send(entries.Need(receiving.component, receiving.attempt, avoid, have))
+
+    def _needed(self, node: int, need: entries.Need) -> None:
+        receiving = self._receiving
+        if receiving is not None and node == self.me:
+            if need.component != receiving.component or need.attempt < receiving.attempt:
+                return
+            givers = receiving.holders - {node} - set(need.avoid)
+            receiving.asked(need.attempt, min(givers, default=None), len(self._deferred))
+            receiving.last_ns = self._now.ns
+        elif self._in_force and need.component == self.component:
+            assert self.view is not None
+            holders = set(self.view.members) - self.incomplete - {node} - set(need.avoid)
+            self._gifts.end(node)
+            if min(holders, default=None) == self.me:
+                self._give(node, need)
+
+    def _give(self, receiver: int, need: entries.Need) -> None:
+        """Begin to send the state of this position; the pieces leave one by one."""
+        held = self.memory.digests()
+        self.stats.states_sent += 1
+        whole = manifest(self._head(), held, len(self._deferred))
+        names = missing(need.have, held)
+        self._gifts.begin(names, need.component, receiver, need.attempt, whole)
+
+    @property
+    def gives(self) -> bool:
+        """True: `give` has something to send."""
+        return bool(self._gifts) and not self.replaying
+
+    def give(self) -> list[Effect]:
+        """Send one piece of a state; called again and again while there is room for more."""
+        if self.gives:
+            piece = self._gifts.next()
+            self.stats.state_bytes_sent += len(piece.items)
+            self._send(piece, bulk=True)
+        return self._take()
+
+    def _piece(self, node: int, piece: entries.Piece) -> None:
+        if node == self.me and self.replaying:
+            self._gifts.skip(piece)  # an earlier life sent it
+        r, receiving = self._round, self._receiving
+        if piece.receiver == EVERYBODY:
+            if r is not None and r.merge is not None and r.take(node, piece):
+                self._advance(r)
+        elif receiving is not None and piece.receiver == self.me and receiving.take(node, piece):
+            receiving.last_ns = self._now.ns
+            self.stats.state_bytes_received += len(piece.items)
+            self._forget_deferred(receiving.covered())
+            if receiving.finished:
+                self._received(receiving)
+
+    def _received(self, receiving: Receiving) -> None:
+        """Everything has come: it is our state; apply what waited for it."""
+        before = self._applier.serials()
+        try:
+            self.load_head(receiving.head)
+            receiving.load_into(self.memory)
+        except DecodeError as error:
+            self._rejoin(str(error))
+            return
+        self.stats.states_received += 1
+        self._receiving = None
+        self._staged.clear()
+        self._applier.tell(before)
+        self._applier.ask_again()
+        if not self.replaying:
+            self._send(entries.Complete(receiving.component))
+        if self._holding:
+            for node, entry, _ in tuple(self._deferred):
+                if isinstance(entry, entries.Complete):
+                    self._watch(node, entry)
+        else:
+            self._go_on()
+
+    # Digests
+
+    def _propose_comparison(self) -> None:
+        if self._now.ns >= self._pace.due_ns(self.applied):
+            self._pace.compared(self._now.ns, self.applied, 0)
+            self._send(entries.DigestWanted(self.index))
+
+    def _watch(
+        self, node: int, entry: entries.Complete | entries.DigestWanted | entries.Digest
+    ) -> None:
+        match entry:
+            case entries.Complete(component):
+                if component == self.component:
+                    self.incomplete.discard(node)
+                    self.diverged.discard(node)
+                    self._release()
+            case entries.DigestWanted(number):
+                self._compare(node, number)
+            case entries.Digest(asker, number, digest):
+                c = self._comparison
+                if c is not None and (c.asker, c.number) == (asker, number):
+                    self._compared(c, c.take(node, digest))
+
+    def _release(self) -> None:
+        """Hold back no longer, once those who have the state are a quorum."""
         assert self.view is not None
-        self.machine.speak(version)
-        self.view = dataclasses.replace(self.view, version=version)
+        holders = set(self.view.members) - self.incomplete
+        if self._holding and self.quorum.reached_by(holders, self.quorum.ballots):
+            self._holding = False
+            self._go_on()
+
+    def _compare(self, node: int, number: int) -> None:
+        assert self.view is not None
+        holders = frozenset(self.view.members) - self.incomplete
+        self._comparison = Comparison(node, number, holders)
+        if self.me in holders and not self.replaying:
+            root, cost_ns = digests.measured(self.memory)
+            self._pace.compared(self._now.ns, self.applied, cost_ns)
+            self._send(entries.Digest(node, number, root))
+
+    def _compared(self, c: Comparison, wrong: tuple[int, ...] | None) -> None:
+        if wrong is None:
+            return
+        self._comparison = None
+        self.stats.digests_compared += 1
+        if not wrong:
+            return
+        right = tuple(sorted(c.expected - set(wrong)))
+        self.stats.divergences += 1
+        self.diverged |= set(wrong)
+        self.incomplete |= set(wrong)
+        self._out.append(Diverged(wrong, right))
+        if self.me in wrong:
+            assert self.component is not None
+            self._gifts.end()
+            self._receive(self.component, set(right) - self.incomplete)
 
     # Memory
-
-    def _head(self) -> bytes:
-        view, c = self.view, self.component
-        assert view is not None
-        assert c is not None
-        return pack_state(
-            [
-                [c.ring_seq, c.representative, c.number],
-                list(view.members),
-                sorted([node, int(reason)] for node, reason in self._departed.items()),
-                self.applied,
-                self.quorum.values(),
-                self.versions.values(),
-            ]
-        )
-
-    def load_head(self, data: Buffer) -> None:
-        """Take up what belongs to no object."""
-        component, members, departed, self.applied, quorum, versions = unpack_state(data)
-        self.versions.load(versions)
-        rule = unspeakable(self.offer, self.versions.spoken)
-        if rule is not None:
-            raise DecodeError(f"state: {rule}")
-        self.machine.speak(self.versions.spoken.service)
-        self.quorum.load(quorum)
-        self._departed = {node: Reason(reason) for node, reason in departed}
-        self.quorum.reduce(set(members) - set(self._departed))
-        self.component = RoundId(*component)
-        ring = RingId(self.component.ring_seq, self.component.representative)
-        nodes = tuple(NodeId(n) for n in members)
-        quorate, version = self.quorum.quorate, self.versions.spoken.service
-        self.view = View(ring, nodes, (), (), quorate, version)
-
-    def dump(self) -> bytes:
-        """Return everything that replicas share, canonical."""
-        memory = self.memory
-        objects = [[name, b"".join(memory.dump(name))] for name in memory.names()]
-        return pack_state([self._head(), objects])
-
-    def load(self, data: bytes) -> None:
-        """Replace everything by what a replica dumped.
-
-        Raises:
-            DecodeError: damaged.
-        """
-        try:
-            head, objects = unpack_state(data)
-            self.load_head(head)
-            loaded: dict[bytes, bytes | None] = dict(objects)
-            gone: dict[bytes, bytes | None] = dict.fromkeys(self.memory.names())
-            self.memory.load(gone | loaded)
-        except (TypeError, ValueError) as error:
-            raise DecodeError(f"state: {error}") from error
 
     @property
     def serving(self) -> bool:
@@ -615,33 +756,8 @@ class Replica:
     @property
     def settled(self) -> bool:
         """True: a snapshot of now tells everything."""
-        busy = self._round is not None or self._transfer is not None or bool(self._partial)
+        busy = self._round is not None or self._receiving is not None or bool(self._fragments)
         return self.state is State.LIVE and not busy
-
-    def digest(self) -> bytes:
-        """Return a digest of what replicas share."""
-        return self.memory.root()
-
-    # Effects
-
-    def _emit(self, effect: Effect) -> None:
-        self._out.append(effect)
-
-    def _send(self, entry: Any, *, bulk: bool = False) -> None:
-        self._out.append(Send(entry, bulk))
-
-    def _move(self, new: State) -> None:
-        if new is not self.state:
-            self._out.append(Moved(self.state, new))
-            self.state = new
-
-    def _rejoin(self, rule: str) -> None:
-        self._out.append(Rejoin(rule))
-
-    def _take(self) -> list[Effect]:
-        out = self._out
-        self._out = []
-        return out
 
     def check(self) -> None:
         """Assert every invariant."""
@@ -650,3 +766,4 @@ class Replica:
         self.quorum.check()
         assert (self.view is None) == (self.component is None)
         assert self.state is not State.LIVE or self.view is not None
+        assert self.state is not State.LIVE or self._receiving is None

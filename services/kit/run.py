@@ -27,6 +27,8 @@ from openais.wire.codec import DecodeError
 from openais.wire.status import ONE_MILLISECOND_NS, Status
 from services.kit import stream
 from services.kit.effects import (
+    Discarded,
+    Diverged,
     Dropped,
     Effect,
     Ended,
@@ -185,6 +187,8 @@ class ServiceProcess:
         self._perform(self._replica.expire(now))
         self._server.expire(now)
         self._server.order()
+        while self._replica.gives and self._group.bulk_room:
+            self._perform(self._replica.give())
         self._durable(self._snapshots.collect(ready, now.ns))
         if self._snapshots.due(now.ns):
             self._make_snapshot(now)
@@ -208,6 +212,8 @@ class ServiceProcess:
     def _timeout_ms(self) -> int:
         if self._group.pending or self._server.ipc.pending:
             return 1 if self._server.ipc.pending else 0
+        if self._replica.gives and self._group.bulk_room:
+            return 0
         now = self._now()
         wanted = (
             self._replica.wait_ns(now),
@@ -324,10 +330,10 @@ class ServiceProcess:
                     self._group.send(entry, bulk=bulk)
                 case Dropped():
                     self._again = True
-                case Moved() | Rejoin() | LeftOut():
-                    self._change(effect)
                 case Replied() | Told() | Opened() | Ended() | Stale() | FencePassed():
                     self._tell(effect)
+                case _:
+                    self._change(effect)
 
     def _tell(self, effect: Replied | Told | Opened | Ended | Stale | FencePassed) -> None:
         match effect:
@@ -344,7 +350,16 @@ class ServiceProcess:
             case FencePassed(number):
                 self._server.fence_passed(number, self._now())
 
-    def _change(self, effect: Moved | Rejoin | LeftOut) -> None:
+    def _report(self, effect: Discarded | Diverged) -> None:
+        """Say loudly what must not pass unseen."""
+        match effect:
+            case Diverged(nodes, majority):
+                _LOG.error("replicas_diverged", nodes=nodes, majority=majority)
+            case Discarded(name, _, changes, kept):
+                won = "deleted" if kept is None else kept
+                _LOG.warning("merge_discarded", object=name.hex(), changes=changes, kept=won)
+
+    def _change(self, effect: Moved | Rejoin | LeftOut | Discarded | Diverged) -> None:
         match effect:
             case Moved(old, new):
                 self._moved(old, new)
@@ -354,6 +369,8 @@ class ServiceProcess:
             case LeftOut(rule):
                 self._leave()
                 raise ExitError(Exit.PROTOCOL_VERSION, rule)
+            case Discarded() | Diverged():
+                self._report(effect)
 
     def _moved(self, old: State, new: State) -> None:
         view = self._replica.view
@@ -426,6 +443,8 @@ class ServiceProcess:
             "limits": dataclasses.asdict(self._server.use.limits),
             "clients": self._server.use.report(),
             "digest": replica.digest().hex() if view else "",
+            "incomplete": sorted(replica.incomplete),
+            "diverged": sorted(replica.diverged),
             "memory": self._snapshots.status() | self._replay.status(),
             "counters": counters,
             "machine": replica.machine.describe(),

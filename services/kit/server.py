@@ -518,7 +518,7 @@ class Server:
             self._close(key)
             self._reply(key, Status.ERR_TRY_AGAIN, b"the cluster did not take it in time")
             return True
-        if not waits and self.replica.application.waits is None:
+        if not waits and not self.replica.waits:
             self._close(key)
             self._reply(key, Status.ERR_TIMEOUT, b"no agreement in time; it may come later")
             return True

@@ -94,6 +94,19 @@ class Record:
                 del self.answers[next(iter(self.answers))]
         return True
 
+    def remember(self, other: Record) -> None:
+        """Add what another side did with requests that this one has not applied."""
+        before, self.newest = self.newest, max(self.newest, other.newest)
+        for number in (*other.waiting, *other.again):
+            if number > before:
+                self.again[number] = None
+        for number, answered in other.answers.items():
+            if number > max(before, self.acknowledged):
+                self.answers[number] = answered
+                self.again.pop(number, None)
+        while len(self.answers) > ANSWERS_MAX:
+            del self.answers[next(iter(self.answers))]
+
     def notify(self, body: bytes, rule: Notifications) -> bool:
         """Number a notification and keep it; False: there is no room for it."""
         self.serial += 1
@@ -250,6 +263,22 @@ class Sessions:
         record.again |= record.waiting
         record.waiting = {}
         self.open[session] = record
+
+    def remember(self, packed: bytes) -> None:
+        """Add what another side remembers: a request that it applied is not applied again."""
+        for session, values in unpack_sessions(packed):
+            parked = self._parked.get(session)
+            mine = self.open.get(session) or (parked.record if parked is not None else None)
+            if mine is not None:
+                self.objects.touch(session)
+                self.objects.touch(PARKED)
+                mine.remember(_record(values))
+
+    def pack_all(self) -> bytes:
+        """Pack every session, open or parked, for `remember`."""
+        parked = {session: p.record for session, p in self._parked.items()}
+        everything = {**parked, **self.open}
+        return pack_state([[s, everything[s].values()] for s in sorted(everything)])
 
     def pack(self, sessions: tuple[SessionId, ...]) -> bytes:
         """Pack some sessions for `revive`."""

@@ -51,7 +51,7 @@ class SnapshotLimits:
     """
 
     log_bytes: int = 4 << 20
-    log_entries: int = 10_000
+    log_entries: int = 2_000
     fork_bytes: int = 1 << 20
     timeout_ns: int = 60 * ONE_SECOND_NS
     exit_ns: int = ONE_SECOND_NS

@@ -117,10 +117,10 @@ def test_a_closed_socket_of_a_living_process_is_noticed(context: Context, direct
 
 def test_the_last_words_of_a_client_come_before_its_end(context: Context, directory: Path) -> None:
     server = serve(context, directory)
-    watch = Poller()
-    server.register(watch)
     socket = connect(context, directory)
     ((client, _),) = received(server, 1)
+    watch = Poller()
+    server.register(watch)
     socket.send(pack_bundle([b"bye"]))
     socket.close(1_000)
     wait_for(lambda: len(watch.poll(0)) == 2, "its words and its end are both there")

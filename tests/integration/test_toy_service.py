@@ -115,7 +115,9 @@ def test_what_the_page_builds_loses_nothing_when_it_is_killed(package: Path) -> 
                 assert adder.add(b"n") == number
         assert (waited(), other()) == (60, 60)
         wait_for(lambda: watcher.dispatch() is not None and seen[-1:] == [60], "it is notified")
-        assert seen == list(range(1, 61)), "every change, in order, once"
+        # Where the restart took longer than the seat's grace, the present value is told once more.
+        assert seen == sorted(seen), "in order"
+        assert set(seen) == set(range(1, 61)), "every change"
         assert waiter.get(b"n") == 60
         with pytest.raises(errors.AisTimeoutError):
             waiter.wait_for(b"n", 1_000, ONE_SECOND_NS // 5)

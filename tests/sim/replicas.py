@@ -16,6 +16,8 @@ from openais.wire.codec import pack_bundle
 from openais.wire.port import Change, Delivered, Guarantee, Member, Reason, RingId, View
 from services.kit import entries, stream
 from services.kit.effects import (
+    Discarded,
+    Diverged,
     Dropped,
     Ended,
     FencePassed,
@@ -139,6 +141,8 @@ class Host:
     ended: list[SessionId] = field(default_factory=list)
     rejoins: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    discarded: list[Discarded] = field(default_factory=list)
+    divergences: list[Diverged] = field(default_factory=list)
     stale: list[SessionId] = field(default_factory=list)
     down: bool = False
     client: Client | None = None
@@ -252,14 +256,12 @@ class Stage:
             match effect:
                 case Send(entry):
                     host.outbox.append(entry)
-                case Rejoin() | LeftOut() | Stale():
+                case Rejoin() | LeftOut() | Stale() | Discarded() | Diverged():
                     self._note(host, effect)
                 case Dropped():
                     host.again = True
                 case Moved(_, State.LIVE):
                     self._serve(host)
-                case Rejoin(rule):
-                    host.rejoins.append(rule)
                 case Moved():
                     pass
                 case _:
@@ -280,8 +282,12 @@ class Stage:
             case _:
                 assert isinstance(effect, Opened)
 
-    def _note(self, host: Host, effect: Rejoin | LeftOut | Stale) -> None:
+    def _note(self, host: Host, effect: Rejoin | LeftOut | Stale | Discarded | Diverged) -> None:
         match effect:
+            case Discarded():
+                host.discarded.append(effect)
+            case Diverged():
+                host.divergences.append(effect)
             case Rejoin(rule):
                 host.rejoins.append(rule)
             case LeftOut(rule):
@@ -294,6 +300,19 @@ class Stage:
             host.client.serve(again=host.again)
             host.again = False
 
+    def open(self, node_id: int, session: SessionId) -> None:
+        """Open the session of a node's client."""
+        host = self.hosts[node_id]
+        host.client = Client(host, session)
+        self.send(node_id, entries.SessionOpened(session))
+        self.run()
+
+    def request(self, node_id: int, body: bytes) -> int:
+        """Let a node's client ask, until it is answered."""
+        client = self.hosts[node_id].client
+        assert client is not None
+        return client.ask(self.now().wall_ns, body)
+
     def send(self, node_id: int, entry: Any) -> None:
         """Let a node's service multicast an entry."""
         self.hosts[node_id].outbox.append(entry)
@@ -301,6 +320,8 @@ class Stage:
     def step(self, node_id: int) -> bool:
         """Order and deliver one entry of a node; False: it has none."""
         host = self.hosts[node_id]
+        if not host.outbox and not host.down:
+            self.perform(host, host.replica.give())
         if not host.outbox:
             return False
         entry = host.outbox.popleft()

@@ -51,7 +51,7 @@ def test_sets_are_not_iterated_in_replicated_state() -> None:
             "state.py",
             "checkpoint.py",
             "replica.py",
-            "application.py",
+            "applier.py",
             "sessions.py",
         ):
             continue

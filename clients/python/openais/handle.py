@@ -217,6 +217,8 @@ class CallbackQueue:
             raise InvalidParamError(
                 self._name, f"no DispatchFlags have the value {given}"
             ) from None
+        if flags is DispatchFlags.ONE_NONBLOCKING and DispatchFlags.ONE not in self._waits:
+            raise InvalidParamError(self._name, "ONE_NONBLOCKING is of CPG and EVS; use ONE")
         if self._closed:
             raise BadHandleError(self._name, "closed")
         bound = CALLBACKS_PER_DISPATCH_MAX

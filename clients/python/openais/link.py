@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from openais.errors import BadHandleError
 from openais.node import bundles
-from openais.node.poller import readable
+from openais.node.poller import monitored, readable
 from openais.wire.codec import Buffer, DecodeError
 
 RECEIVE_BUDGET: Final = 256  # bundles per link and turn
@@ -406,7 +405,7 @@ class _Loop(threading.Thread):
             self.wake(link)
         monitor = link.monitor
         while link.monitor is monitor and monitor is not None and readable(monitor):
-            parse_monitor_message(monitor.recv_multipart())
+            monitored(monitor)
             self._drop(link)
             link.handler.lost()
             self.add(link)

@@ -138,11 +138,15 @@ class Session:
     def check(self, call: str) -> None:
         """Raise if the session cannot be used."""
         name = f"{self.service}.{call}"
-        self.link.check_process(name)
+        self.check_process(call)
         if self._state is _State.CLOSED:
             raise errors.BadHandleError(name, "closed")
         if self._state is _State.GONE:
             raise errors.error(self._gone_status, name, self._reason, definite=False)
+
+    def check_process(self, call: str) -> None:
+        """Raise ERR_BAD_HANDLE in a forked child."""
+        self.link.check_process(f"{self.service}.{call}")
 
     def submit(self, call: str, message: object, flags: int, timeout_ns: int, done: Done) -> int:
         """Send one request; ``done`` is called with the answer, in any thread.

@@ -257,7 +257,7 @@ _SERVICE_MEMORY: Final = SectionRule(
         Directive(
             "snapshot_log_entries",
             integer(100, 100_000_000),
-            "10000",
+            "2000",
             "likewise, in operations: what a restart has to apply again",
         ),
         Directive(

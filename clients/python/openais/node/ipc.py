@@ -10,19 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from openais.node import bundles
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from openais.node.paths import SocketPathError, socket_path
-from openais.node.poller import Poller, readable
+from openais.node.poller import Poller, monitored, readable
 from openais.wire.codec import Buffer, DecodeError, unpack_frames
 from openais.wire.status import Status
 
@@ -133,6 +132,7 @@ class IpcServer:
         self._by_descriptor: Final[dict[int, _Client]] = {}
         self._stale: Final[dict[int, int]] = {}  # descriptor -> disconnects to ignore
         self._pids: Final[dict[int, tuple[int, set[int]]]] = {}  # pid -> (pidfd, clients)
+        self._watched: Final[dict[int, int]] = {}  # pidfd -> pid
         self._dead: Final[set[int]] = set()
         self._closed: Final[list[tuple[int, int]]] = []
         self._disconnected: Final[list[int]] = []  # descriptors; what they sent is read first
@@ -168,7 +168,7 @@ class IpcServer:
         """Let a poller wake up for this server; it adds and removes its clients' pidfds."""
         self._poller = poller
         poller.register(self._socket)
-        poller.register(self._monitor, drained=True)
+        poller.register(self._monitor)
 
     @property
     def pending(self) -> bool:
@@ -190,14 +190,12 @@ class IpcServer:
 
     def receive(self) -> list[tuple[int, list[Buffer]]]:
         """Return (client, elements) of the bundles that have come, within the budget."""
-        self._read_monitor()
-        received = []
-        self._more = True
-        for _ in range(RECEIVE_BUDGET):
-            if not readable(self._socket):  # cheaper than the exception
-                self._more = False
-                break
-            frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+        if self._take(self._monitor):
+            self._read_monitor()
+        received: list[tuple[int, list[Buffer]]] = []
+        if not self._take(self._socket) and not self._more:
+            return received
+        for frames in self._bundles():
             client = self._client(frames)
             if client is None or client.dropped:
                 continue
@@ -208,6 +206,28 @@ class IpcServer:
             except DecodeError as error:
                 self._malformed(client, str(error))
         return received
+
+    def _take(self, socket: zmq.Socket[bytes]) -> bool:
+        return self._poller is None or self._poller.take(socket)
+
+    def _bundles(self) -> Iterator[list[zmq.Frame]]:
+        """Yield what has come, until there is no more or the budget is used up."""
+        self._more = True
+        for count in range(RECEIVE_BUDGET):
+            if count == 1 and not readable(self._socket):  # cheaper than the exception, once
+                break
+            try:
+                yield self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                break
+        else:
+            self._use()
+            return
+        self._more = False
+
+    def _use(self) -> None:
+        if self._poller is not None:
+            self._poller.used(self._socket)
 
     def _client(self, frames: list[zmq.Frame]) -> _Client | None:
         identity = frames[0].bytes
@@ -254,6 +274,7 @@ class IpcServer:
         self.stats.clients_refused += 1
         if self.stats.clients_refused & (self.stats.clients_refused - 1) == 0:
             _LOG.warning("client_refused", uid=peer.uid, pid=peer.pid, rule=rule)
+        self._use()
         with contextlib.suppress(zmq.ZMQError):  # it does not even read its refusal
             bundles.send(self._socket, [self._refuse(status, rule)], identity)
 
@@ -269,20 +290,19 @@ class IpcServer:
             descriptor = -1
         self._pids[pid] = (descriptor, {client.id})
         if descriptor >= 0 and self._poller is not None:
+            self._watched[descriptor] = pid
             self._poller.register(descriptor)
 
     def noticed(self, ready: set[int]) -> None:
         """Learn which descriptors the poller found ready; those of dead processes are ours."""
-        if not ready:
-            return
-        for pid, (descriptor, _) in self._pids.items():
-            if descriptor in ready:
+        for descriptor in ready:
+            pid = self._watched.get(descriptor)
+            if pid is not None:
                 self._dead.add(pid)
 
     def _read_monitor(self) -> None:
         while readable(self._monitor):
-            event = parse_monitor_message(self._monitor.recv_multipart())
-            self._disconnected.append(int(event["value"]))
+            self._disconnected.append(monitored(self._monitor))
 
     def _close_disconnected(self) -> None:
         for descriptor in self._disconnected:
@@ -321,6 +341,7 @@ class IpcServer:
         if not clients:
             del self._pids[client.peer.pid]
             if descriptor >= 0:
+                self._watched.pop(descriptor, None)
                 if self._poller is not None:
                     self._poller.unregister(descriptor)
                 os.close(descriptor)
@@ -370,6 +391,7 @@ class IpcServer:
         self._slow = bool(self._unsent)
 
     def _send(self, c: _Client) -> bool:
+        self._use()
         while c.waiting:
             batch: list[Buffer] = []
             count = size = 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -119,7 +118,9 @@ def _loaded(name: str) -> Source:
     if slash:
         found = getattr(importlib.import_module(module), attribute)
     else:
-        points = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
+        # Seldom needed, and a sixth of the start of a daemon.
+        metadata = importlib.import_module("importlib.metadata")
+        points = metadata.entry_points(group=ENTRY_POINTS, name=name)
         if not points:
             raise _failure(name, f"no such source, and no entry point in group {ENTRY_POINTS}")
         found = next(iter(points)).load()

@@ -9,8 +9,8 @@ from typing import Final
 from openais.wire.codec import Table
 from openais.wire.status import TIME_END
 
-VERSION: Final = 1
-VERSION_MIN: Final = 1
+VERSION: Final = 2
+VERSION_MIN: Final = 2  # 1 had no versions of sections in its state
 
 NAME_SIZE_MAX: Final = 256  # bytes
 ELEMENTS_MAX: Final = 65_535  # of one read or write
@@ -20,6 +20,10 @@ SECTION_ID_SIZE_MAX: Final = 65_535  # bytes, whatever a checkpoint allows
 MEMORY_MAX: Final = 2 << 30  # bytes that all checkpoints take on each node, with what manages them
 CHECKPOINTS_MAX: Final = 20_000
 OPENS_PER_SESSION_MAX: Final = 10_000
+WATCHES_PER_OPEN_MAX: Final = 64
+WATCH_DATA_MAX: Final = 64 << 10  # bytes of data told with a change
+NAMES_MAX: Final = 4096  # of one listing
+VERSION_SIZE_MAX: Final = 64  # bytes of the version of a section
 SIZE_MAX: Final = (1 << 64) - 1  # SaSizeT
 COUNT_MAX: Final = (1 << 32) - 1  # SaUint32T
 
@@ -63,6 +67,17 @@ class SectionState(IntEnum):
 
     VALID = 1
     CORRUPTED = 2
+
+
+class ChangeKind(IntEnum):
+    """What happened to sections that are watched (an extension)."""
+
+    CREATED = 1
+    WRITTEN = 2
+    OVERWRITTEN = 3
+    DELETED = 4
+    EXPIRED = 5
+    REPLACED = 6  # a merge brought other content: read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +239,14 @@ class ReadElement:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read. One consistent state; answered by `ReadData`, an error may answer `Erroneous`."""
+    """Read. One consistent state; answered by `ReadData`, an error may answer `Erroneous`.
+
+    ``versions``: the answer tells the versions of the sections too (an extension).
+    """
 
     handle: int
     elements: tuple[ReadElement, ...]
+    versions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,11 +282,99 @@ class CheckpointsGet:
 class CheckpointDump:
     """Read. The sections of a linked checkpoint with data, for operators; answered by `Dump`.
 
-    At most CALL_SIZE_MAX bytes of data, beginning after section number ``after``.
+    At most CALL_SIZE_MAX bytes of data, beginning after section number ``after``, at ``offset``
+    of the next. The last section of an answer may be cut.
     """
 
     name: bytes
     after: int = 0
+    offset: int = 0
+
+
+# From a client, extensions to the specification
+
+
+@dataclass(frozen=True, slots=True)
+class SectionPut:
+    """Ordered. Create a section or replace its content; answered by `SectionPutDone`.
+
+    Where ``expected`` is not the section's version, nothing is done: ERR_FAILED_OPERATION with
+    `Differs`.
+    """
+
+    handle: int
+    section_id: bytes
+    data: bytes
+    expected: bytes | None = None  # None: any; b"": there must be no such section
+    ttl_ns: int | None = None  # expires so long after the write; None: expiry stays as it is
+
+
+@dataclass(frozen=True, slots=True)
+class SectionDrop:
+    """Ordered. Delete a section if it has this version; no result, else as `SectionPut`."""
+
+    handle: int
+    section_id: bytes
+    expected: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SectionTtlSet:
+    """Ordered. Let a section expire so long after this; no result."""
+
+    handle: int
+    section_id: bytes
+    ttl_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsGet:
+    """Read. Sections that begin with a prefix, with data; answered by `Dump`, in parts like it."""
+
+    handle: int
+    prefix: bytes
+    after: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NamesGet:
+    """Read. Linked checkpoints whose name begins with a prefix; answered by `Names`."""
+
+    prefix: bytes
+    after: bytes = b""  # the last name of the part before
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Ordered. Tell changes of sections by `Changed`; no result.
+
+    ``watch`` is chosen by the client, from 1 on, unique in the handle.
+    """
+
+    handle: int
+    watch: int
+    section_id: bytes | None  # None: all that begin with the prefix
+    prefix: bytes
+    data_size_max: int  # bytes of data told with a change; what is larger is told without
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """Ordered. End a watch; no result."""
+
+    handle: int
+    watch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Ordered. Watch 0 on all that this session has open or opens; no result."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackStop:
+    """Ordered. End what `Track` began; no result."""
 
 
 # To a client
@@ -325,6 +432,7 @@ class ReadData:
     """What was read, one per element."""
 
     parts: tuple[bytes, ...]
+    versions: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +482,7 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class SectionDump:
-    """A section with its data."""
+    """A section with its data, or a part of it."""
 
     section: Section
     data: bytes
@@ -387,6 +495,54 @@ class Dump:
     info: CheckpointInfo
     sections: tuple[SectionDump, ...]
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SectionPutDone:
+    """The version that the section has now."""
+
+    version: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Differs:
+    """The version that a section has, which is not the one expected; b"": there is none."""
+
+    version: bytes
+
+    def __str__(self) -> str:
+        """Return what a person reads in an error."""
+        return "the section has another version" if self.version else "there is no such section"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names in order; ``more`` follow."""
+
+    names: tuple[bytes, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedElement:
+    """One section that changed."""
+
+    section_id: bytes
+    offset: int
+    size: int  # bytes written
+    data: bytes | None  # None: none, or more than was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Notification. One operation changed sections that are watched."""
+
+    handle: int
+    watch: int
+    number: int  # of this watch, without gaps unless notifications were lost
+    kind: ChangeKind
+    elements: tuple[ChangedElement, ...]
+    version: bytes  # of the sections, after the change
 
 
 # Between replicas
@@ -410,6 +566,17 @@ class SectionExpire:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchReport:
+    """One watch of an open."""
+
+    watch: int
+    section_id: bytes | None
+    prefix: bytes
+    data_size_max: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class OpenReport:
     """One open of a session."""
 
@@ -418,6 +585,7 @@ class OpenReport:
     uid: bytes
     flags: int
     level: Level
+    watches: tuple[WatchReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +593,7 @@ class OpensReport:
     """What the sessions of a node have open."""
 
     opens: tuple[OpenReport, ...]
+    tracking: tuple[bytes, ...] = ()  # sessions
 
 
 TABLE: Final = Table(
@@ -447,6 +616,15 @@ TABLE: Final = Table(
         15: Synchronize,
         16: CheckpointsGet,
         17: CheckpointDump,
+        18: SectionPut,
+        19: SectionDrop,
+        20: SectionTtlSet,
+        21: ItemsGet,
+        22: NamesGet,
+        23: Watch,
+        24: Unwatch,
+        25: Track,
+        26: TrackStop,
         32: CheckpointExpire,
         33: SectionExpire,
         34: OpensReport,
@@ -460,5 +638,11 @@ TABLE: Final = Table(
         71: Checkpoints,
         72: Dump,
         73: Refusal,
+        74: SectionPutDone,
+        75: Differs,
+        76: Names,
+        96: Changed,
     },
+    version=VERSION,
+    version_min=VERSION_MIN,
 )

@@ -260,7 +260,7 @@ def test_what_is_kept_for_a_killed_service_is_bounded(tmp_path: Path) -> None:
     text = MINIMAL + "service_memory {\nservice_grace: 2s\nlog_bytes_max: 8M\n}\n"
     memory = loaded(tmp_path, text).service_memory
     assert (memory.service_grace_ms, memory.log_bytes_max) == (2000, 8 << 20)
-    assert (memory.snapshot_log_bytes, memory.snapshot_log_entries) == (4 << 20, 10_000)
+    assert (memory.snapshot_log_bytes, memory.snapshot_log_entries) == (4 << 20, 2_000)
     assert (memory.snapshot_fork_bytes, memory.snapshot_timeout_ms) == (1 << 20, 60_000)
     text = MINIMAL + "service_memory {\nsnapshot_exit: 2s\nsnapshot_log_bytes: 1M\n}\n"
     memory = loaded(tmp_path, text).service_memory

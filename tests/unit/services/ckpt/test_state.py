@@ -12,52 +12,12 @@ from openais.wire.port import RingId
 from openais.wire.status import TIME_END, Status
 from services.ckpt import objects
 from services.ckpt.state import Checkpoints
-from services.kit.machine import Answer, Caller, Context, NodeId, Report, SessionId, View
-
-VIEW = View(RingId(4, 1), (NodeId(1), NodeId(2)), (), ())
-MANY = wire.Attributes(1, 0, 1_000, 8, 100, 8)
-RWC = 7
-
-
-class Bench:
-    """A machine, and a clock that moves by one with each operation."""
-
-    def __init__(self) -> None:
-        self.machine = Checkpoints()
-        self.now_ns = 1_000_000
-
-    def context(self, session: bytes = b"s1", node: int = 1) -> Context:
-        self.now_ns += 1
-        caller = Caller(NodeId(node), SessionId(session), 1)
-        return Context(self.now_ns, NodeId(node), caller, VIEW)
-
-    def do(self, operation: Any, session: bytes = b"s1", node: int = 1) -> Answer:
-        (answer,) = self.machine.apply(operation, self.context(session, node))
-        assert isinstance(answer, Answer)
-        self.machine.check()
-        return answer
-
-    def ask(self, operation: Any, session: bytes = b"s1") -> Answer:
-        return self.machine.read(operation, self.context(session))
-
-    def opened(self, handle: int = 1, name: bytes = b"n", **where: Any) -> None:
-        operation = wire.Open(handle, name, RWC, MANY, wire.Level.B_02)
-        assert self.do(operation, **where).status is Status.OK
-
-    def expire(self) -> int:
-        operations = self.machine.expired(self.now_ns)
-        for operation in operations:
-            self.machine.apply(operation, Context(self.now_ns, NodeId(1), None, VIEW))
-            self.machine.check()
-        return len(operations)
+from services.kit.machine import Context, NodeId, Report, SessionId, View
+from tests.unit.services.ckpt.bench import MANY, RWC, VIEW, Bench, create
 
 
 def whole(machine: Checkpoints) -> dict[bytes, bytes | None]:
     return {name: b"".join(machine.dump(name)) for name in machine.names()}
-
-
-def create(handle: int, section: bytes, expiration_ns: int = TIME_END) -> wire.SectionCreate:
-    return wire.SectionCreate(handle, section, expiration_ns, b"data")
 
 
 def test_a_handle_belongs_to_its_session() -> None:

@@ -1,22 +1,20 @@
-"""Entries of the total order, applied to the machine and the sessions. Pure.
-
-Every replica does the same with each; what concerns a session of this node is told to the process.
-"""
+"""What one applied entry does to the machine, the sessions, and the clients of this node. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from openais.wire.codec import DecodeError
 from openais.wire.status import Status
 from services.kit import entries
 from services.kit.effects import (
+    Dropped,
     Effect,
     Ended,
     FencePassed,
     Opened,
+    ReplicaStats,
     Replied,
     Stale,
     Told,
@@ -25,6 +23,7 @@ from services.kit.machine import (
     Answer,
     Caller,
     Context,
+    Machine,
     NodeId,
     Notifications,
     Notify,
@@ -36,39 +35,65 @@ from services.kit.machine import (
     Waits,
 )
 from services.kit.machine import Effect as MachineEffect
-from services.kit.sessions import Place, Record
-
-if TYPE_CHECKING:
-    from services.kit.replica import Replica
+from services.kit.quorum import Quorum
+from services.kit.sessions import Place, Record, Sessions
+from services.kit.versions import Versions
 
 NO_QUORUM_RULE: Final = b"this side of the cluster has no quorum"
 UNKNOWN_RULE: Final = b"not an operation of the version that the group speaks"
 
 
-class Application:
-    """See the module.
+class Applier:
+    """Applies entries; performs what the machine wants, as far as it is for this node.
 
     Args:
-        replica: whose machine and sessions these are.
-        notifications: how many are kept, and what happens to more.
-        emit: takes what the process has to do.
+        me: this node.
+        machine: of the service.
+        sessions: of the service.
+        quorum: of the view in force.
+        versions: that the group speaks.
+        stats: counters.
+        out: where effects go.
+        needs_quorum: without it requests are refused, and sessions go stale.
+        notifications: how many are kept for a session, and what happens to more.
     """
 
     def __init__(
-        self, replica: Replica, notifications: Notifications, emit: Callable[[Effect], None]
+        self,
+        me: NodeId,
+        machine: Machine,
+        sessions: Sessions,
+        quorum: Quorum,
+        versions: Versions,
+        stats: ReplicaStats,
+        out: list[Effect],
+        *,
+        needs_quorum: bool,
+        notifications: Notifications,
     ) -> None:
-        machine = replica.machine
-        self.waits: Final = machine if isinstance(machine, Waits) else None
+        self._waits: Final = machine if isinstance(machine, Waits) else None
         self._resumes: Final = machine if isinstance(machine, Resumes) else None
         self._paced: Final = machine if isinstance(machine, Paced) else None
-        self._replica: Final = replica
-        self._me: Final = replica.me
+        self._me: Final = me
         self._machine: Final = machine
-        self._sessions: Final = replica.sessions
-        self._versions: Final = replica.versions
+        self._sessions: Final = sessions
+        self._quorum: Final = quorum
+        self._versions: Final = versions
+        self._stats: Final = stats
+        self._out: Final = out
+        self._needs_quorum: Final = needs_quorum
         self._notifications: Final = notifications
-        self._emit: Final = emit
         self._overflowed: Final[dict[SessionId, None]] = {}  # to be closed with this entry
+
+    @property
+    def acts(self) -> bool:
+        """True: requests are served here, as far as the quorum is concerned."""
+        return self._quorum.acts or not self._needs_quorum
+
+    @property
+    def waits(self) -> bool:
+        """True: an answer of the machine may come with a later operation."""
+        return self._waits is not None
 
     def apply(self, node: NodeId, entry: Any, view: View) -> None:
         """Apply one entry of a node."""
@@ -95,7 +120,7 @@ class Application:
                 self._notified(entry, context)
             case entries.Fence(number):
                 if context.sender == self._me:
-                    self._emit(FencePassed(number))
+                    self._out.append(FencePassed(number))
             case _:
                 raise AssertionError(f"no way to apply {type(entry).__name__}")
 
@@ -117,11 +142,11 @@ class Application:
         session = SessionId(entry.session)
         record = self._sessions.open.get(session)
         if record is None or record.node_id != node:
-            self._replica.stats.operations_without_session += 1
+            self._stats.operations_without_session += 1
             return
         place = record.place(entry.number, entry.after)
         if place is Place.EARLY:
-            self._replica.stats.operations_early += 1
+            self._stats.operations_early += 1
         elif place is Place.KNOWN:
             self._repeat(session, record, entry.number)
         else:
@@ -134,8 +159,8 @@ class Application:
     def _request(
         self, entry: entries.Operation, record: Record, context: Context, caller: Caller
     ) -> None:
-        if not self._replica.acts:
-            self._replica.stats.operations_without_quorum += 1
+        if not self.acts:
+            self._stats.operations_without_quorum += 1
             self._answered(record, caller, record.without_quorum, NO_QUORUM_RULE)
             return
         try:
@@ -147,25 +172,25 @@ class Application:
             effects = self._machine.apply(operation, context)
         except Exception:
             # The same bug fires on every replica: all answer alike and go on if the state holds.
-            self._replica.stats.operations_failed += 1
+            self._stats.operations_failed += 1
             self._machine.check()
             self._answered(record, caller, Status.ERR_LIBRARY, b"a bug in the service; see its log")
             return
-        self._replica.stats.operations_applied += 1
+        self._stats.operations_applied += 1
         self.perform(effects)
-        if self.waits is None and entry.number in record.waiting:
+        if self._waits is None and entry.number in record.waiting:
             self._answered(record, caller, Status.ERR_LIBRARY, b"a bug in the service: no answer")
 
     def _repeat(self, session: SessionId, record: Record, number: int) -> None:
         """Answer a request that was sent again as before."""
-        self._replica.stats.operations_repeated += 1
+        self._stats.operations_repeated += 1
         if number not in record.waiting and number > record.acknowledged:
             self._reply(session, record, number)
 
     def _reply(self, session: SessionId, record: Record, number: int) -> None:
         passed_over = (Status.ERR_TIMEOUT, b"given up before; a later request was served")
         if record.node_id == self._me:
-            self._emit(Replied(session, number, *record.answers.get(number, passed_over)))
+            self._out.append(Replied(session, number, *record.answers.get(number, passed_over)))
 
     def _cancelled(self, entry: entries.Cancelled, context: Context) -> None:
         """Withdraw a request that waits; one that has its answer keeps it."""
@@ -176,20 +201,20 @@ class Application:
         if not record.cancel(entry.number):
             self._reply(session, record, entry.number)
             return
-        self._replica.stats.requests_cancelled += 1
+        self._stats.requests_cancelled += 1
         caller = Caller(context.sender, session, entry.number)
-        if self.waits is not None:
-            self.perform(self.waits.cancelled(caller, replace(context, caller=caller)))
+        if self._waits is not None:
+            self.perform(self._waits.cancelled(caller, replace(context, caller=caller)))
         reason = b"given up" if entry.status is Status.ERR_INTERRUPT else b"it waited in vain"
         self._answered(record, caller, entry.status, reason)
 
     def _own(self, entry: entries.Own, context: Context) -> None:
-        if not self._replica.acts:
+        if not self.acts:
             return
         try:
             operation = self._machine.table.decode(entry.body, self._versions.spoken.service)
         except DecodeError:
-            self._replica.stats.entries_malformed += 1
+            self._stats.entries_malformed += 1
             return
         self.perform(self._machine.apply(operation, context))
 
@@ -197,11 +222,11 @@ class Application:
 
     def _session_opened(self, entry: entries.SessionOpened, context: Context) -> None:
         session, lasts = SessionId(entry.session), entry.outlives_membership
-        if self._replica.acts or lasts:
+        if self.acts or lasts:
             self._sessions.opened(session, context.sender, outlives_membership=lasts)
             self._tell_opened(context.sender, session)
         elif context.sender == self._me:
-            self._emit(Stale(session))
+            self._out.append(Stale(session))
 
     def end_stale(self, context: Context) -> None:
         """End the sessions that do not outlive the membership of their node."""
@@ -209,16 +234,34 @@ class Application:
             record = self._sessions.open[session]
             if record.outlives_membership:
                 continue
-            self._replica.stats.sessions_stale += 1
+            self._stats.sessions_stale += 1
             self._close(session, context)
             if record.node_id == self._me:
-                self._emit(Stale(session))
+                self._out.append(Stale(session))
+
+    def ask_again(self) -> None:
+        """Have requests of this node's sessions sent again that are to be applied once more."""
+        own = self._sessions.of_node(self._me)
+        if any(self._sessions.open[session].again for session in own):
+            self._out.append(Dropped())
+
+    def serials(self) -> dict[SessionId, int]:
+        """Return up to where the sessions of this node were notified, before a state is loaded."""
+        own = self._sessions.of_node(self._me)
+        return {s: self._sessions.open[s].serial for s in own}
+
+    def tell(self, before: dict[SessionId, int]) -> None:
+        """Notify this node's sessions of what a loaded state notified them of."""
+        for session in self._sessions.of_node(self._me):
+            serial = self._sessions.open[session].serial
+            if serial > before.get(session, serial):
+                self._out.append(Told(session, serial))
 
     def _tell_opened(self, node: NodeId, session: SessionId) -> None:
         record = self._sessions.open.get(session)
         if node == self._me:
             mine = record is not None and record.node_id == node
-            self._emit(Opened(session) if mine else Ended(session))
+            self._out.append(Opened(session) if mine else Ended(session))
 
     def _session_resumed(self, session: SessionId, notified: int, context: Context) -> None:
         holdings = self._sessions.resume(session, context.sender, notified)
@@ -246,7 +289,7 @@ class Application:
         if self._paced is not None:
             self.perform(self._paced.taken(session, len(record.kept), context))
         if record.node_id == self._me:
-            self._emit(Told(session, record.serial))
+            self._out.append(Told(session, record.serial))
 
     def _end_overflowed(self, context: Context) -> None:
         """Close the sessions that do not take their notifications, where that is the rule."""
@@ -256,9 +299,9 @@ class Application:
             record = self._sessions.open.get(session)
             if record is None:
                 continue
-            self._replica.stats.sessions_overflowed += 1
+            self._stats.sessions_overflowed += 1
             if record.node_id == self._me:
-                self._emit(Ended(session))
+                self._out.append(Ended(session))
             self._close(session, replace(context, sender=record.node_id))
 
     # Effects
@@ -283,11 +326,11 @@ class Application:
 
     def _answered(self, record: Record, caller: Caller, status: Status, body: bytes) -> None:
         if record.answer(caller.number, (status, body)) and record.node_id == self._me:
-            self._emit(Replied(caller.session, caller.number, status, body))
+            self._out.append(Replied(caller.session, caller.number, status, body))
 
     def _notify(self, session: SessionId, record: Record, body: bytes) -> None:
         kept = record.notify(body, self._notifications)
         if not kept and self._notifications.overflow is Overflow.END:
             self._overflowed[session] = None
         elif record.node_id == self._me:
-            self._emit(Told(session, record.serial))
+            self._out.append(Told(session, record.serial))

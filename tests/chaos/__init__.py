@@ -1,0 +1,1 @@
+"""Chaos: real clusters under load and random faults, judged by what their clients saw."""
