@@ -82,16 +82,18 @@ def run(
         notifications: how many are kept for a session, and what happens to more.
     """
 
-    def fresh(config: NodeConfig) -> Replica:
-        return Replica(
-            config.totem.node_id,
-            factory(config),
-            ballot(config),
+    def body(config: NodeConfig) -> None:
+        process = ServiceProcess(
+            name,
+            config,
+            factory,
+            operations,
             needs_quorum=needs_quorum,
             notifications=notifications,
         )
+        process.run()
 
-    return main(name, lambda config: ServiceProcess(name, config, fresh, operations).run())
+    return main(name, body)
 
 
 class ServiceProcess:
@@ -101,12 +103,17 @@ class ServiceProcess:
         self,
         name: str,
         config: NodeConfig,
-        fresh: Callable[[NodeConfig], Replica],
+        factory: Factory,
         operations: tuple[Operation, ...],
+        *,
+        needs_quorum: bool,
+        notifications: Notifications = KEPT,
     ) -> None:
         self._name: Final = name
         self._config: Final = config
-        self._fresh: Final = fresh
+        self._factory: Final = factory
+        self._needs_quorum: Final = needs_quorum
+        self._notifications: Final = notifications
         self._node_id: Final = config.totem.node_id
         self._journal: Final = Journal(config.system.state_dir, name, self._node_id)
         self._context: Final = zmq.Context()
@@ -121,7 +128,7 @@ class ServiceProcess:
             refusal,
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
-        self._replica = fresh(config)
+        self._replica = self._new_replica()
         self._history = b""
         self._snapshot: Snapshot | None = self._journal.read()
         self._server: Final = Server(
@@ -306,10 +313,19 @@ class ServiceProcess:
             self._again = False
             self._server.send_again()
 
+    def _new_replica(self) -> Replica:
+        return Replica(
+            self._node_id,
+            self._factory(self._config),
+            ballot(self._config),
+            needs_quorum=self._needs_quorum,
+            notifications=self._notifications,
+        )
+
     def _renew(self) -> None:
         """Forget everything and join as a new member."""
         self._snapshots.abandon()
-        self._replica = self._fresh(self._config)
+        self._replica = self._new_replica()
         self._server.replica = self._replica
         self._history = b""
         self._leave()

@@ -540,4 +540,10 @@ class Assembler:
 
     def _clm(self) -> ClmConfig:
         section = self._root.one("clm")
-        return ClmConfig(section.text("cluster_name"), section.text("node_name_form"))
+        return ClmConfig(
+            section.text("cluster_name"),
+            section.text("node_name_form"),
+            tuple((section.optional_text("nodes") or "").split()),
+            section.integer("lock_callback_timeout"),
+            section.optional_text("reset_command") or "",
+        )

@@ -236,8 +236,8 @@ _SERVICE_MEMORY: Final = SectionRule(
             "service_grace",
             milliseconds(0, DAY_MS),
             "5000",
-            "how long a service may be away before the node takes its state from the others; too "
-            "low: a slow restart loses it, too high: the others learn late",
+            "how long a service may be away before the node takes its state from the others, if "
+            "there are any; too low: a slow restart loses it, too high: the others learn late",
         ),
         Directive(
             "log_bytes_max",
@@ -413,16 +413,26 @@ _CLM: Final = SectionRule(
             "`auto`: plain names for clients of level B.01, "
             "`safNode=NAME,safCluster=CLUSTER` for others; or one form for all",
         ),
-        *later(
+        Directive(
             "nodes",
-            "execution_environment",
-            "lock_callback_timeout",
-            "info_timeout",
-            "startup_wait",
-            "state_dir",
-            "reset_command",
-            "quorum",
+            text_of(1, 65_536),
+            meaning="names of the nodes that may be members, separated by blanks; the same on all "
+            "nodes. A node whose file does not list it stays out",
+            otherwise="any node that has the key",
         ),
+        Directive(
+            "lock_callback_timeout",
+            milliseconds(1, DAY_MS),
+            "50000",
+            "ms that a lock of this node waits for clients that want to get ready",
+        ),
+        Directive(
+            "reset_command",
+            text_of(1, 4096),
+            meaning="command that reboots this node, with arguments; run as the user of `clm`",
+            otherwise="`openais clm reset` is refused",
+        ),
+        *later("execution_environment", "info_timeout", "startup_wait", "state_dir", "quorum"),
     ),
 )
 

@@ -218,6 +218,9 @@ class ClmConfig:
 
     cluster_name: str
     node_name_form: str  # "auto", "plain" or "dn"
+    nodes: tuple[str, ...]  # names of those that may be members; (): any
+    lock_callback_timeout_ms: int
+    reset_command: str  # "": none
 
 
 @dataclass(frozen=True, slots=True)
