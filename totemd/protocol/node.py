@@ -189,6 +189,9 @@ class Node:
         self._now_ns = now_ns
         for seat in list(self.seats.values()):
             if seat.vacant_until_ns is not None and seat.vacant_until_ns <= now_ns:
+                if self._alone(seat):
+                    seat.vacate(now_ns)  # nobody waits for it, and nobody else has its memory
+                    continue
                 self.stats.seats_expired += 1
                 self._give_up(seat, Reason.PROCDOWN)
         effects = self.ring.expire(now_ns)
@@ -298,6 +301,10 @@ class Node:
         c.seat, c.number, c.membership = seat, seat.number, Membership.JOINED
         self._tell(c.id, Attached(history, 0, resumed=False))
         self._queue(encode_join(GroupJoin(group, seat.number, 0)))
+
+    def _alone(self, seat: Seat) -> bool:
+        """True: a seat is the only member of its group."""
+        return set(self.groups.groups.get(seat.group, ())) == {Key(self.me, seat.number)}
 
     def _give_up(self, seat: Seat, reason: Reason) -> None:
         """End a membership; the seat's log is dropped at once."""
