@@ -29,6 +29,8 @@ class AsyncSession:
         run_dir: of the node.
         notified: called in the loop with each notification.
         gone: called in the loop when the session is lost for good, with the error of all calls.
+        missed: called in the loop with how many notifications were dropped.
+        paced: see `Session`.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class AsyncSession:
         run_dir: Path | str | None = None,
         notified: Callable[[Any], None] | None = None,
         gone: Callable[[AisError], None] | None = None,
+        missed: Callable[[int], None] | None = None,
+        paced: bool = False,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self.session: Final = Session(
@@ -47,6 +51,8 @@ class AsyncSession:
             run_dir=run_dir,
             notified=(lambda message: self._post(notified, message)) if notified else None,
             gone=(lambda error: self._post(gone, error)) if gone else None,
+            missed=(lambda count: self._post(missed, count)) if missed else None,
+            paced=paced,
         )
 
         self._thread: Final = threading.get_ident()
