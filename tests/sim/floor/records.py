@@ -27,6 +27,7 @@ class Records:
     def __init__(self) -> None:
         self.differing: Final[list[Differs]] = []
         self.components: Final[dict[tuple[int, str], list[tuple[int, RoundId]]]] = {}
+        self.sizes: Final[dict[tuple[RoundId, str], int]] = {}  # members
         self.forgotten: Final[list[tuple[int, int, str]]] = []  # when, node, service: no memory
         self.cuts: Final[list[tuple[int, int]]] = []  # from, to
         self.pauses: Final[list[tuple[int, int]]] = []
@@ -49,6 +50,7 @@ class Records:
         where = self.components.setdefault(key, [])
         if replica.component is not None and (not where or where[-1][1] != replica.component):
             where.append((now_ns, replica.component))
+            self.sizes[replica.component, service.name] = len(replica.view.members)
         if id(replica) not in self._known:
             self._known[id(replica)] = replica
             if replica.stats.states_received:
