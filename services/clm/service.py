@@ -20,6 +20,7 @@ from services.clm.api import OPERATIONS
 from services.clm.disk import AdminFile
 from services.clm.state import Membership, Ordered, OwnNode
 from services.kit.machine import Answer, Context, Effect, NodeId, Report, SessionId, View
+from services.kit.outside import put_outside
 from services.kit.run import run
 
 NAME: Final = "clm"
@@ -39,11 +40,15 @@ class LocalMembership(Membership):
     Args:
         own: the data of this node.
         file: where administrative states are kept.
+        run_dir: where the node's other services look whether it may be a member.
         reset_command: reboots this node; empty: there is none.
     """
 
-    def __init__(self, own: OwnNode, file: AdminFile, reset_command: tuple[str, ...]) -> None:
+    def __init__(
+        self, own: OwnNode, file: AdminFile, run_dir: Path, reset_command: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(own)
+        self._run_dir: Final = run_dir
         self._file: Final = file
         self._reset_command: Final = reset_command
 
@@ -76,6 +81,7 @@ class LocalMembership(Membership):
         records = self.records()
         if records:  # none: of a replica that knows nothing yet
             self._file.write(records)
+        put_outside(self._run_dir, self.excluded())
         if self.nodes() != before:
             self._log_change({node.node_id: node for node in before})
 
@@ -205,6 +211,7 @@ def main() -> int:
     def machine(config: NodeConfig) -> LocalMembership:
         file = AdminFile(config.system.state_dir / NAME)
         own = own_node(config, boot_timestamp_ns(config.system.run_dir), file.records)
-        return LocalMembership(own, file, tuple(shlex.split(config.clm.reset_command)))
+        command = tuple(shlex.split(config.clm.reset_command))
+        return LocalMembership(own, file, config.system.run_dir, command)
 
     return run(NAME, machine, OPERATIONS, needs_quorum=False)

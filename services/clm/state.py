@@ -112,6 +112,14 @@ class Membership:
         """Id of the node this replica runs on."""
         return self._own.node_id
 
+    def excluded(self) -> str:
+        """Return why the node this replica runs on may not be a member of any view; "": it may."""
+        if not self._own.configured:
+            return "the node is not listed in clm.nodes"
+        if self._records.state(self._own.node_id) is AdminState.LOCKED:
+            return "the node is locked; see: openais clm list"
+        return ""
+
     def speak(self, version: int) -> None:
         """Go on in a version; without administration nodes have no administrative state."""
         self._version = version

@@ -49,6 +49,7 @@ from services.kit.group import Group, Lost
 from services.kit.journal import Journal, Snapshot
 from services.kit.limits import Limits
 from services.kit.machine import KEPT, Machine, Notifications, Operation
+from services.kit.outside import Outside
 from services.kit.quorum import Quorum
 from services.kit.replica import Replica
 from services.kit.server import Server, refusal
@@ -62,6 +63,7 @@ EVENT_SIZE_ESTIMATE: Final = 128  # bytes that totemd counts for a logged bundle
 _LOG = EventLog(__name__)
 
 Factory = Callable[[NodeConfig], Machine]
+Keep = Callable[[Discarded], dict[str, str]]
 
 
 def run(
@@ -71,6 +73,7 @@ def run(
     *,
     needs_quorum: bool = True,
     notifications: Notifications = KEPT,
+    keeper: Callable[[NodeConfig], Keep] = lambda _config: _named,
 ) -> int:
     """Be the process of a service; return its exit status.
 
@@ -80,6 +83,7 @@ def run(
         operations: what clients may ask for.
         needs_quorum: without a quorum requests are refused; else the machine sees to it.
         notifications: how many are kept for a session, and what happens to more.
+        keeper: makes what keeps the objects that a merge discards, and names them for the log.
     """
 
     def body(config: NodeConfig) -> None:
@@ -90,6 +94,7 @@ def run(
             operations,
             needs_quorum=needs_quorum,
             notifications=notifications,
+            keep=keeper(config),
         )
         process.run()
 
@@ -107,6 +112,7 @@ class ServiceProcess:
         operations: tuple[Operation, ...],
         *,
         needs_quorum: bool,
+        keep: Keep,
         notifications: Notifications = KEPT,
     ) -> None:
         self._name: Final = name
@@ -128,6 +134,7 @@ class ServiceProcess:
             refusal,
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
+        self._keep: Final = keep
         self._replica = self._new_replica()
         self._history = b""
         self._snapshot: Snapshot | None = self._journal.read()
@@ -140,6 +147,7 @@ class ServiceProcess:
             _client_limits(config),
         )
         self._poller: Final = Poller()
+        self._outside: Final = Outside(config.system.run_dir)
         self._snapshots: Final = Snapshots(self._journal, _limits(config), self._poller)
         self._replay = _Replay()
         self._wall_ns = 0
@@ -190,6 +198,8 @@ class ServiceProcess:
             self._from_totemd(message)
         self._tell_quorum()
         now = self._now()
+        if self._needs_quorum:
+            self._server.take_outside(self._outside.reason(now.ns), now)
         self._server.receive(now, ready)
         self._perform(self._replica.expire(now))
         self._server.expire(now)
@@ -240,6 +250,8 @@ class ServiceProcess:
                 self._delivered(message, now)
             case port.View():
                 self._perform(self._replica.viewed(message, now))
+            case port.Parting():
+                self._perform(self._replica.parted(message))
             case port.CaughtUp():
                 self._replay.end(self._replica.applied, now.ns)
                 self._perform(self._replica.caught_up(now))
@@ -371,9 +383,9 @@ class ServiceProcess:
         match effect:
             case Diverged(nodes, majority):
                 _LOG.error("replicas_diverged", nodes=nodes, majority=majority)
-            case Discarded(name, _, changes, kept):
+            case Discarded(_, _, changes, kept):
                 won = "deleted" if kept is None else kept
-                _LOG.warning("merge_discarded", object=name.hex(), changes=changes, kept=won)
+                _LOG.warning("merge_discarded", **self._keep(effect), changes=changes, kept=won)
 
     def _change(self, effect: Moved | Rejoin | LeftOut | Discarded | Diverged) -> None:
         match effect:
@@ -455,6 +467,11 @@ class ServiceProcess:
             },
             "quorum": _quorum(replica.quorum),
             "versions": _versions(replica),
+            "clock_skew_ms": {
+                str(node): skew // ONE_MILLISECOND_NS
+                for node, skew in sorted(replica.clock_skews_ns.items())
+                if node != self._node_id
+            },
             "sessions": len(replica.sessions.open),
             "limits": dataclasses.asdict(self._server.use.limits),
             "clients": self._server.use.report(),
@@ -544,3 +561,7 @@ def _client_limits(config: NodeConfig) -> Limits:
         ipc.session_grace_ms,
         ipc.message_size_max_bytes + BODY_OVERHEAD_MAX,
     )
+
+
+def _named(version: Discarded) -> dict[str, str]:
+    return {"object": version.name.hex()}

@@ -94,6 +94,7 @@ class Server:
         table = replica.machine.table
         self._operations: Final = {table.tag(o.request): o for o in operations}
         self._status: Final = status
+        self._outside = ""  # why this node is no member, though its ring is
         self._sessions: Final[dict[int, SessionId]] = {}  # client -> session
         self._attached: Final = self.use.attached
         self._hellos: Final[dict[int, wire.Hello]] = {}  # wait for the replica
@@ -187,6 +188,9 @@ class Server:
         if session in self._stale or not (acts or self._known(session)):
             self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
             return
+        if self._outside and not hello.outlives_membership:
+            self._gone(client, Status.ERR_UNAVAILABLE, self._outside)
+            return
         before = self._attached.pop(session, None)
         if before is not None:  # the client has made a new connection
             self._sessions.pop(before.client, None)
@@ -241,7 +245,18 @@ class Server:
         self._forget(session)
         client = self._client(session)
         if client is not None:
-            self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
+            self._gone(client, Status.ERR_UNAVAILABLE, self._outside or NO_QUORUM)
+
+    def take_outside(self, rule: str, now: Now) -> None:
+        """Serve nobody while the node is no member, as if it had left; "" lets it in again."""
+        if rule == self._outside:
+            return
+        self._outside = rule
+        sessions = self.replica.sessions
+        for session in sessions.of_node(self.replica.me) if rule else ():
+            if not sessions.open[session].outlives_membership:
+                self._group.send(entries.SessionClosed(now.wall_ns, session))
+                self.stale(session)
 
     def opened(self, session: SessionId) -> None:
         """A session of this node is open on all replicas."""
@@ -287,7 +302,7 @@ class Server:
         for (session, number), status in self._cancelled.items():
             self._group.send(entries.Cancelled(self._wall_ns, session, number, status))
         if self._fence_open:
-            self._group.send(entries.Fence(self._fence))
+            self._group.send(entries.Fence(self._fence), self._fence_guarantee)
 
     def _record(self, session: SessionId) -> Record | None:
         return self.replica.sessions.open.get(session)
@@ -370,7 +385,7 @@ class Server:
         if self._operations[tag_of(request.body)].service is Service.READ:
             self._read(key, request, deadline_ns, now)
             return
-        safe = request.flags & RequestFlag.SAFE
+        safe = request.flags & RequestFlag.SAFE or self.replica.quorum.configured
         self._wall_ns = max(self._wall_ns, now.wall_ns)
         entry = entries.Operation(
             self._wall_ns, session, request.number, request.acknowledged, request.body
@@ -380,6 +395,8 @@ class Server:
         self._hold(key, len(request.body), deadline_ns)
 
     def _rule(self, session: SessionId, request: wire.Request) -> tuple[Status, bytes] | None:
+        if self._outside:
+            return Status.ERR_TRY_AGAIN, self._outside.encode()  # of a handle that outlives it
         size, size_max = len(request.body), self.use.limits.body_size_max
         if size > size_max:
             return Status.ERR_NO_RESOURCES, b"%d bytes in one request, limit %d" % (size, size_max)
@@ -456,6 +473,11 @@ class Server:
         status = Status.ERR_UNAVAILABLE if record is None else record.without_quorum
         self._reply(key, status, NO_QUORUM.encode())
 
+    @property
+    def _fence_guarantee(self) -> Guarantee:
+        """Safe where there is a quorum: a minority must not read what is outdated elsewhere."""
+        return Guarantee.SAFE if self.replica.quorum.configured else Guarantee.AGREED
+
     def order(self) -> None:
         """Send the requests that could not go out before, and one fence for all reads that wait."""
         for session in self._requests.unsent():
@@ -466,7 +488,7 @@ class Server:
             self.stats.fences += 1
             self._reads_fenced = self._reads_next[:]
             self._reads_next.clear()
-            self._group.send(entries.Fence(self._fence))
+            self._group.send(entries.Fence(self._fence), self._fence_guarantee)
 
     def fence_passed(self, number: int, now: Now) -> None:
         """Answer the reads of a fence."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from openais import clm, errors
+from openais import ckpt, clm, errors
 from openais.aio import clm as aio_clm
 from openais.clm import AdminOperation, ChangeStep, Response, TrackFlags
 from openais.wire import clm as wire
@@ -392,6 +392,38 @@ def test_clm_52_62_lock_and_unlock(follow: Callable[..., Follower], unlocked: No
 
 def cluster_dir(follower: Follower) -> Any:
     return follower.client._session._path.parent
+
+
+def test_clm_61_other_services_take_a_locked_node_for_one_that_left(
+    cluster: Cluster, follow: Callable[..., Follower], unlocked: None
+) -> None:
+    admin = follow()
+    stale = ckpt.Client(run_dir=cluster.run_dir(2))
+    admin.client.administer(AdminOperation.LOCK, 2)
+    with stale:
+        wait_for(lambda: _unavailable(stale.checkpoints), "the handle is stale")
+        refused(errors.UnavailableError, ckpt.Client, run_dir=cluster.run_dir(2))
+        admin.client.administer(AdminOperation.UNLOCK, 2)
+        wait_for(lambda: _opens(cluster), "new handles are served again")
+        refused(errors.UnavailableError, stale.checkpoints)
+
+
+def _unavailable(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except errors.UnavailableError:
+        return True
+    return False
+
+
+def _opens(cluster: Cluster) -> bool:
+    with (
+        contextlib.suppress(errors.UnavailableError),
+        ckpt.Client(run_dir=cluster.run_dir(2)) as new,
+    ):
+        new.checkpoints()
+        return True
+    return False
 
 
 def test_a_locked_node_stays_locked_over_a_restart_of_its_service_and_of_all_nodes(

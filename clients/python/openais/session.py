@@ -58,7 +58,8 @@ class Session:
         table: its protocol.
         run_dir: of the node; None: environment, else the default.
         notified: called with each notification, in any thread.
-        gone: called when the session is lost for good, in any thread.
+        gone: called when the session is lost for good, in any thread, with the error that every
+            call has from then on.
         missed: called, in any thread, with how many notifications were dropped before the next
             one, because they were not taken in time.
         paced: a notification counts as taken when `taken` is called, not when it has arrived; so
@@ -72,7 +73,7 @@ class Session:
         *,
         run_dir: Path | str | None = None,
         notified: Callable[[Any], None] | None = None,
-        gone: Callable[[], None] | None = None,
+        gone: Callable[[AisError], None] | None = None,
         missed: Callable[[int], None] | None = None,
         paced: bool = False,
     ) -> None:
@@ -410,7 +411,9 @@ class Session:
         self._outcome()
         self._fail_all(status)
         if self._gone_callback is not None:
-            self._gone_callback()
+            self._gone_callback(
+                errors.error(status, f"{self.service}.dispatch", reason, definite=False)
+            )
 
     def _fail_all(self, status: Status) -> None:
         with self._lock:

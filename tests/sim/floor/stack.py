@@ -181,7 +181,12 @@ class Service:
         config: Any = stack.config(self.node_id)
         needs_quorum = self.name != "clm"
         p = ServiceProcess(
-            self.name, config, lambda _config: factory(self), operations, needs_quorum=needs_quorum
+            self.name,
+            config,
+            lambda _config: factory(self),
+            operations,
+            needs_quorum=needs_quorum,
+            keep=lambda _discarded: {},
         )
         self.process = p
         p._server.register(p._poller)

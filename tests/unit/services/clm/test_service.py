@@ -18,6 +18,7 @@ from services.clm.disk import FILE, AdminFile
 from services.clm.service import BOOT_FILE, LocalMembership, boot_timestamp_ns, own_node
 from services.clm.state import Membership
 from services.kit.machine import Caller, Context, Effect, NodeId, Report, SessionId, View
+from services.kit.outside import outside
 from tests.integration.cluster import wait_for
 from tests.unit.openais.node.configs import MACHINE, MINIMAL
 from tests.unit.services.clm.group import own
@@ -69,7 +70,7 @@ def started(
 ) -> LocalMembership:
     file = AdminFile(directory)
     mine = dataclasses.replace(own(1), records=file.records, resets=bool(reset_command))
-    machine = LocalMembership(mine, file, reset_command)
+    machine = LocalMembership(mine, file, directory, reset_command)
     members = tuple(NodeId(n) for n in node_ids)
     view = View(RingId(4, 1), members, members, ())
     others = {n: Report(n, Membership(own(n)).report(())) for n in members[1:]}
@@ -87,9 +88,11 @@ def administer(machine: LocalMembership, operation: AdminOperation, now_ns: int)
 
 def test_a_locked_node_stays_locked_when_the_whole_cluster_was_down(tmp_path: Path) -> None:
     administer(started(tmp_path, 1), AdminOperation.LOCK, 1)
+    assert outside(tmp_path).startswith("the node is locked")
     again = started(tmp_path, 1, 2)
     assert [(n.node_id, n.member) for n in again.nodes()] == [(1, False), (2, True)]
     administer(again, AdminOperation.UNLOCK, 1)
+    assert outside(tmp_path) == ""
     assert all(n.member for n in started(tmp_path, 1).nodes())
 
 
@@ -117,7 +120,7 @@ def test_a_change_of_the_membership_is_one_line_and_a_duplicate_name_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure(LoggingConfig(timestamp="off"), "clm")
-    machine = LocalMembership(own(1), AdminFile(tmp_path), ())
+    machine = LocalMembership(own(1), AdminFile(tmp_path), tmp_path)
     members = (NodeId(1), NodeId(2))
     view = View(RingId(4, 1), members, members, ())
     reports = {
