@@ -108,7 +108,7 @@ def test_what_the_page_builds_loses_nothing_when_it_is_killed(package: Path) -> 
         for number in range(1, 61):
             if number in (20, 40):
                 process.process.kill()
-                added = in_background(lambda: adder.add(b"n"))
+                added = in_background(lambda: adder.add(b"n", 1, PATIENCE_NS))
                 process = stack.enter_context(serving(one))
                 assert added() == number, "done once, whatever was killed"
             else:
