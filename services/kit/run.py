@@ -434,7 +434,7 @@ class ServiceProcess:
             "quorum": _quorum(replica.quorum),
             "versions": _versions(replica),
             "sessions": len(replica.sessions.open),
-            "digest": replica.digest().hex() if view else "",
+            "digest": replica.digest().hex() if view and replica.serving else "",
             "incomplete": sorted(replica.incomplete),
             "diverged": sorted(replica.diverged),
             "memory": self._snapshots.status() | self._replay.status(),
