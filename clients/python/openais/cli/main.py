@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="room", required=True, metavar="cluster|ckpt|config|key|ring"
     )
     _cluster(rooms.add_parser("cluster", help="up, down, status of a cluster"))
-    _ckpt(rooms.add_parser("ckpt", help="look into checkpoints"))
+    _ckpt(rooms.add_parser("ckpt", help="look into checkpoints, dump and restore them"))
     _config(rooms.add_parser("config", help="check and show openais.conf"))
     _key(rooms.add_parser("key", help="change the key of a running cluster"))
     _ring(rooms.add_parser("ring", help="have the ring formed anew, nodes taken in again"))
@@ -105,18 +105,31 @@ def _cluster(room: argparse.ArgumentParser) -> None:
 
 
 def _ckpt(room: argparse.ArgumentParser) -> None:
-    commands = room.add_subparsers(dest="command", required=True, metavar="list|show|dump")
+    commands = room.add_subparsers(
+        dest="command", required=True, metavar="list|show|dump|restore|unlink|watch"
+    )
+    made: dict[str, argparse.ArgumentParser] = {}
     for name, run, help_text in (
         ("list", ckpt.list_all, "all checkpoints"),
         ("show", ckpt.show, "one checkpoint and its sections"),
-        ("dump", ckpt.dump, "one checkpoint with its data, as JSON lines"),
+        ("dump", ckpt.dump, "one checkpoint with its data, as JSON lines with a digest"),
+        ("restore", ckpt.restore, "create a checkpoint from a dump"),
+        ("unlink", ckpt.unlink, "take a checkpoint's name away"),
+        ("watch", ckpt.watch, "show each change of a checkpoint until interrupted"),
     ):
-        one = commands.add_parser(name, help=help_text)
+        one = made[name] = commands.add_parser(name, help=help_text)
         one.add_argument("--run-dir", type=Path, help="of a node; else OPENAIS_RUN_DIR, /run/ais")
-        one.add_argument("--json", action="store_true", help="JSON")
-        if name != "list":
+        if name in ("list", "show", "watch"):
+            one.add_argument("--json", action="store_true", help="JSON")
+        if name not in ("list", "restore"):
             one.add_argument("name", help="of the checkpoint")
         one.set_defaults(run=run)
+    made["dump"].add_argument("-o", "--output", type=Path, help="the file; else standard output")
+    made["restore"].add_argument("file", help="a dump; - is standard input")
+    made["restore"].add_argument("--name", help="of the checkpoint; else the name in the dump")
+    made["restore"].add_argument("--replace", action="store_true", help="unlink one that is there")
+    made["restore"].add_argument("--keep", action="store_true", help="retention for ever")
+    made["watch"].add_argument("--prefix", default="", help="of the sections' ids")
 
 
 def _config(room: argparse.ArgumentParser) -> None:
