@@ -472,7 +472,7 @@ class ServiceProcess:
             "sessions": len(replica.sessions.open),
             "limits": dataclasses.asdict(self._server.use.limits),
             "clients": self._server.use.report(),
-            "digest": replica.digest().hex() if view else "",
+            "digest": replica.digest().hex() if view and replica.serving else "",
             "incomplete": sorted(replica.incomplete),
             "diverged": sorted(replica.diverged),
             "memory": self._snapshots.status() | self._replay.status(),

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from openais.node.exits import Exit, ExitError
-from openais.node.ipc import Access, IpcServer, Peer
+from openais.node.ipc import UNSENT_MESSAGES_MAX, Access, IpcServer, Peer
 from openais.node.poller import Poller
 from openais.wire.codec import Buffer, pack_bundle, unpack_bundle, unpack_frames
 from openais.wire.status import Status
@@ -153,6 +153,28 @@ def test_a_client_that_does_not_read_is_cut_off_with_last_words(
         return bytes(words).startswith(b"ERR_LIBRARY")
 
     wait_for(last_words, "it is told when it reads again")
+    server.close()
+
+
+def test_what_is_allowed_may_wait_beyond_the_bound(context: Context, directory: Path) -> None:
+    # The danger: a service whose log is longer than the bound is cut off at each attempt.
+    server = serve(context, directory)
+    socket = connect(context, directory)
+    ((client, _),) = received(server, 1)
+    count = 2 * UNSENT_MESSAGES_MAX
+    server.allow(client, count, 0)
+    for k in range(count):
+        server.send(client, b"%d" % k)
+    assert server.connected(client)
+    found = 0
+
+    def all_there() -> bool:
+        nonlocal found
+        server.flush()
+        found += len(unpack_frames(socket.recv_multipart()))
+        return found == count
+
+    wait_for(all_there, "everything is received")
     server.close()
 
 

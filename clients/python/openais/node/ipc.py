@@ -84,7 +84,17 @@ class _Client:
     connection: _Connection
     waiting: deque[tuple[Buffer, ...]] = field(default_factory=deque)
     waiting_bytes: int = 0
+    allowed: tuple[int, int] = (0, 0)  # messages and bytes that may wait beyond the bounds
     dropped: bool = False
+
+    @property
+    def behind(self) -> bool:
+        """True: more waits than may."""
+        messages, size = self.allowed
+        return (
+            len(self.waiting) > UNSENT_MESSAGES_MAX + messages
+            or self.waiting_bytes > UNSENT_BYTES_MAX + size
+        )
 
 
 @dataclass(slots=True)
@@ -371,12 +381,18 @@ class IpcServer:
         c.waiting.append(elements)
         c.waiting_bytes += sum(map(len, elements))
         self._unsent.add(client)
-        if c.waiting_bytes > UNSENT_BYTES_MAX or len(c.waiting) > UNSENT_MESSAGES_MAX:
+        if c.behind:
             self._overflow(c)
+
+    def allow(self, client: int, messages: int, size: int) -> None:
+        """Let so much more wait for a client until all is sent: what is kept for it anyway."""
+        c = self._clients.get(client)
+        if c is not None:
+            c.allowed = (messages, size)
 
     def _overflow(self, c: _Client) -> None:
         self._send(c)
-        if c.waiting_bytes <= UNSENT_BYTES_MAX and len(c.waiting) <= UNSENT_MESSAGES_MAX:
+        if not c.behind:
             return
         self.stats.clients_overflowed += 1
         _LOG.warning("client_overflowed", pid=c.peer.pid, bytes=c.waiting_bytes)
@@ -418,6 +434,7 @@ class IpcServer:
             for _ in range(count):
                 c.waiting.popleft()
             c.waiting_bytes -= size
+        c.allowed = (0, 0)
         return True
 
     def close(self) -> None:
