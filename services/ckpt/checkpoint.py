@@ -22,13 +22,6 @@ PAGE_OVERHEAD: Final = 128  # bytes that a section takes in an answer beside its
 VERSION: Final = struct.Struct(">QIQ")  # ring sequence, its representative, mutations
 
 
-class Room(NamedTuple):
-    """What may still be taken."""
-
-    memory: int  # bytes, by all checkpoints
-    strict: bool  # True: data beyond checkpoint_size is refused
-
-
 class Stamp(NamedTuple):
     """What a change leaves on the sections that it touches."""
 
@@ -165,18 +158,15 @@ class Checkpoint:
         self.used -= len(section.data)
         self.memory -= SECTION_OVERHEAD + len(section_id) + len(section.data)
 
-    def _need_room(self, data: int, room: Room, overhead: int = 0) -> None:
-        """Refuse ``data`` bytes more where they have no room."""
-        limit = self.attributes.checkpoint_size
-        if room.strict and data > 0 and self.used + data > limit:
-            rule = f"{self.used + data} bytes of data, checkpoint_size is {limit}"
-            raise RefusalError(Status.ERR_NO_SPACE, rule)
-        if data + overhead > max(room.memory, 0):
-            rule = f"{data + overhead} bytes more, {max(room.memory, 0)} are left in the cluster"
+    def _need_room(self, data: int, room: int, overhead: int = 0) -> None:
+        """Refuse ``data`` bytes more where ``room`` bytes are left for all checkpoints."""
+        left = max(room, 0)
+        if data + overhead > left:
+            rule = f"{data + overhead} bytes more, {left} are left of {wire.MEMORY_MAX}"
             raise RefusalError(Status.ERR_NO_MEMORY, rule)
 
     def section_create(
-        self, section_id: bytes | None, expiration_ns: int, data: bytes, stamp: Stamp, room: Room
+        self, section_id: bytes | None, expiration_ns: int, data: bytes, stamp: Stamp, room: int
     ) -> bytes:
         """Create a section; return its id."""
         self.need_active()
@@ -219,7 +209,7 @@ class Checkpoint:
         section = self.sections.get(section_id)
         return section is not None and section.expiration_ns == expiration_ns
 
-    def write(self, elements: tuple[wire.WriteElement, ...], stamp: Stamp, room: Room) -> None:
+    def write(self, elements: tuple[wire.WriteElement, ...], stamp: Stamp, room: int) -> None:
         """Write all elements, or none."""
         self.need_active()
         sizes: dict[bytes, int] = {}
@@ -249,7 +239,7 @@ class Checkpoint:
         section.last_update_ns = max(section.last_update_ns, stamp.now_ns)
         section.version = stamp.version
 
-    def overwrite(self, op: wire.SectionOverwrite, stamp: Stamp, room: Room) -> None:
+    def overwrite(self, op: wire.SectionOverwrite, stamp: Stamp, room: int) -> None:
         """Replace a section's whole content; create it where the request says so."""
         self.need_active()
         if op.create and op.section_id not in self.sections:
@@ -260,7 +250,7 @@ class Checkpoint:
         self._replace(section, op.data, stamp)
         section.state = SectionState.VALID
 
-    def put(self, op: wire.SectionPut, stamp: Stamp, room: Room) -> None:
+    def put(self, op: wire.SectionPut, stamp: Stamp, room: int) -> None:
         """Create a section or replace its content, if it has the version expected."""
         self.need_active()
         self.need_version(op.section_id, op.expected)

@@ -13,7 +13,7 @@ from openais.wire.ckpt import ChangeKind, Level, OpenFlags
 from openais.wire.codec import Buffer, DecodeError
 from openais.wire.status import TIME_END, Status
 from services.ckpt import checkpoint, objects, rules, watches
-from services.ckpt.checkpoint import Checkpoint, Opening, Room, Stamp
+from services.ckpt.checkpoint import Checkpoint, Opening, Stamp
 from services.ckpt.objects import Policy, Tombstones
 from services.ckpt.rules import OfHandle, ReadOfHandle, RefusalError, invalid
 from services.ckpt.watches import TRACK, OpenKey, Watch
@@ -405,7 +405,7 @@ class Checkpoints:
                 return self._change_section(c, op, stamp)
 
     def _change_section(self, c: Checkpoint, op: Any, stamp: Stamp) -> Any:
-        room = Room(wire.MEMORY_MAX - self._memory, strict=False)
+        room = wire.MEMORY_MAX - self._memory
         match op:
             case wire.SectionOverwrite():
                 return c.overwrite(op, stamp, room)

@@ -16,6 +16,7 @@ from openais.wire.status import ONE_SECOND_NS, TIME_END, Status
 from services.ckpt.state import Checkpoints
 from services.kit import entries
 from services.kit.machine import Caller, Context, NodeId, SessionId
+from services.kit.quorum import Ballot
 from tests.conformance.checkpoints import RW, RWC, D
 from tests.sim.replicas import Stage
 
@@ -24,16 +25,27 @@ LEVEL = wire.Level.B_02
 
 
 class Nodes:
-    """Replicas of the checkpoint service, a session at each."""
+    """Replicas of the checkpoint service, a session at each.
 
-    def __init__(self, count: int) -> None:
-        self.stage = Stage(lambda _node: Checkpoints())
+    Args:
+        count: how many.
+        quorum: more than half of them are needed.
+        first_level: nodes whose session is of level B.01.
+    """
+
+    def __init__(
+        self, count: int, *, quorum: bool = False, first_level: tuple[int, ...] = ()
+    ) -> None:
+        ballot = (Ballot(1, count),) if quorum else ()
+        self.stage = Stage(lambda _node: Checkpoints(), *ballot)
         self._numbers = dict.fromkeys(range(1, count + 1), 0)
         for node_id in self._numbers:
             self.stage.join(node_id, [1] if node_id > 1 else None)
             self.stage.run()
-            self.stage.send(node_id, entries.SessionOpened(self.session(node_id)))
-            self.stage.run()
+        for node_id in self._numbers:
+            opened = entries.SessionOpened(self.session(node_id), node_id in first_level)
+            self.stage.send(node_id, opened)
+        self.stage.run()
 
     @staticmethod
     def session(node_id: int) -> SessionId:
@@ -111,7 +123,6 @@ def test_ck_108_after_a_split_one_side_s_content_is_everywhere_and_complete(
     assert nodes.write(3, b"after", b"the handle of the smaller side lives on") is Status.OK
 
 
-@pytest.mark.xfail(strict=False, reason="the kit does not merge object by object yet")
 def test_ck_109_a_name_created_on_both_sides_belongs_to_one_afterwards() -> None:
     nodes = Nodes(3)
     nodes.stage.split([1, 2], [3])
@@ -179,3 +190,48 @@ def test_ck_113_a_write_of_a_dying_node_is_applied_by_all_or_by_none(delivered: 
     expected = {b"a": b"new" if delivered else b"old"}
     assert [nodes.content(n) for n in (1, 2)] == [expected] * 2
     assert len(nodes.stage.digests(1, 2)) == 1
+
+
+def test_ck_111_a_minority_s_handle_stays_refused_and_a_new_one_sees_the_majority_s_data() -> None:
+    nodes = Nodes(3, quorum=True)
+    for node_id in (1, 3):
+        nodes.open(node_id)
+    nodes.stage.split([1, 2], [3])
+    nodes.stage.run()
+    nodes.write(1, b"a", b"majority")
+    nodes.write(3, b"a", b"minority")
+    assert nodes.stage.hosts[3].stale == [nodes.session(3)]
+    nodes.stage.merge()
+    nodes.stage.run()
+    assert nodes.session(3) not in nodes.stage.hosts[3].replica.sessions.open
+    nodes.stage.send(3, entries.SessionOpened(SessionId(b"a new session 3.")))
+    nodes.stage.run()
+    assert nodes.content(3) == {b"a": b"majority"}
+    assert len(nodes.stage.digests()) == 1
+
+
+def test_com_42_43_44_what_is_on_its_way_is_refused_and_old_handles_stay_so() -> None:
+    nodes = Nodes(3, quorum=True)
+    nodes.open(3)
+    nodes.send(3, wire.SectionOverwrite(1, b"a", b"late", create=True))
+    nodes.stage.split([1, 2], [3])
+    nodes.stage.run()
+    assert nodes.stage.hosts[3].replies[-1].status is Status.ERR_UNAVAILABLE
+    nodes.stage.merge()
+    nodes.stage.run()
+    assert nodes.session(3) not in nodes.stage.hosts[1].replica.sessions.open, "refused for good"
+    later = SessionId(b"a new session 3.")
+    nodes.stage.send(3, entries.SessionOpened(later))
+    nodes.stage.run()
+    assert later in nodes.stage.hosts[1].replica.sessions.open
+
+
+def test_com_45_a_handle_of_level_b_01_is_told_to_try_again_and_lives_on() -> None:
+    nodes = Nodes(3, quorum=True, first_level=(3,))
+    nodes.open(3)
+    nodes.stage.split([1, 2], [3])
+    nodes.stage.run()
+    assert nodes.write(3, b"a", b"x") is Status.ERR_TRY_AGAIN
+    nodes.stage.merge()
+    nodes.stage.run()
+    assert nodes.write(3, b"a", b"x") is Status.OK

@@ -141,9 +141,9 @@ def test_ck_100_a_joining_node_has_it_all_and_what_is_timed_104_105(
 ) -> None:
     c = client.open(name, D, RWC)
     c["plain"] = bytes(range(256))
-    soon = time.time_ns() + 6 * ONE_SECOND_NS
+    soon = time.time_ns() + 20 * ONE_SECOND_NS
     c.section_create("timed", b"x", soon)
-    retained = changed(D, retention_duration=6 * ONE_SECOND_NS)
+    retained = changed(D, retention_duration=20 * ONE_SECOND_NS)
     client.open(f"{name}-retained", retained, RWC).close()
     before = list(c.iterate())
     deadline_ns = info(client, f"{name}-retained").deadline_ns

@@ -76,6 +76,7 @@ class Session:
         gone: Callable[[AisError], None] | None = None,
         missed: Callable[[int], None] | None = None,
         paced: bool = False,
+        outlives_membership: bool = False,
     ) -> None:
         self.service: Final = service
         self.node_id = 0  # known when open
@@ -85,6 +86,7 @@ class Session:
         self._gone_callback: Final = gone
         self._missed: Final = missed
         self._untaken: Final[deque[int] | None] = deque() if paced else None
+        self._outlives_membership: Final = outlives_membership
         self._lock: Final = threading.Lock()
         self._opened: Final = threading.Event()
         self._state = _State.OPENING
@@ -301,7 +303,14 @@ class Session:
         with self._lock:
             if self._state in (_State.CLOSED, _State.GONE):
                 return
-            hello = wire.Hello(wire.VERSION, wire.VERSION_MIN, self._id, self._resume, self._serial)
+            hello = wire.Hello(
+                wire.VERSION,
+                wire.VERSION_MIN,
+                self._id,
+                self._resume,
+                self._serial,
+                self._outlives_membership,
+            )
             now_ns = time.monotonic_ns()
             again = [self._again(pending, now_ns) for pending in self._pending.values()]
             cancels = [wire.TABLE.encode(wire.Cancel(n)) for n in sorted(self._cancelled)]

@@ -31,6 +31,7 @@ class AsyncSession:
         gone: called in the loop when the session is lost for good, with the error of all calls.
         missed: called in the loop with how many notifications were dropped.
         paced: see `Session`.
+        outlives_membership: see `Session`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class AsyncSession:
         gone: Callable[[AisError], None] | None = None,
         missed: Callable[[int], None] | None = None,
         paced: bool = False,
+        outlives_membership: bool = False,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self.session: Final = Session(
@@ -53,6 +55,7 @@ class AsyncSession:
             gone=(lambda error: self._post(gone, error)) if gone else None,
             missed=(lambda count: self._post(missed, count)) if missed else None,
             paced=paced,
+            outlives_membership=outlives_membership,
         )
 
         self._thread: Final = threading.get_ident()
