@@ -107,6 +107,7 @@ class Client:
             run_dir=run_dir,
             notified=self._notified,
             gone=self._queue.lost,
+            outlives_membership=self._level < Level.B_02,
         )
         self._session.open()
 

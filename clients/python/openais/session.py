@@ -54,6 +54,7 @@ class Session:
         run_dir: of the node; None: environment, else the default.
         notified: called with each notification, in any thread.
         gone: called when the session is lost for good, in any thread.
+        outlives_membership: of an API level without ERR_UNAVAILABLE; it is never stale.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Session:
         run_dir: Path | str | None = None,
         notified: Callable[[Any], None] | None = None,
         gone: Callable[[], None] | None = None,
+        outlives_membership: bool = False,
     ) -> None:
         self.service: Final = service
         self.node_id = 0  # known when open
@@ -71,6 +73,7 @@ class Session:
         self._id: Final = os.urandom(wire.SESSION_ID_SIZE)
         self._notified: Final = notified
         self._gone_callback: Final = gone
+        self._outlives_membership: Final = outlives_membership
         self._lock: Final = threading.Lock()
         self._opened: Final = threading.Event()
         self._state = _State.OPENING
@@ -260,7 +263,14 @@ class Session:
         with self._lock:
             if self._state in (_State.CLOSED, _State.GONE):
                 return
-            hello = wire.Hello(wire.VERSION, wire.VERSION_MIN, self._id, self._resume, self._serial)
+            hello = wire.Hello(
+                wire.VERSION,
+                wire.VERSION_MIN,
+                self._id,
+                self._resume,
+                self._serial,
+                self._outlives_membership,
+            )
             again = [pending.data for pending in self._pending.values()]
             self._outbox = [wire.TABLE.encode(hello), *again]
 

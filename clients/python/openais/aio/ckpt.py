@@ -28,7 +28,7 @@ from openais.checkpoints import (
 from openais.errors import AisError
 from openais.session import CALL_TIMEOUT_NS
 from openais.wire import ckpt as wire
-from openais.wire.ckpt import Attributes, OpenFlags, SectionsChosen
+from openais.wire.ckpt import Attributes, Level, OpenFlags, SectionsChosen
 
 
 class Client:
@@ -39,7 +39,12 @@ class Client:
         self._handles: Final = itertools.count(1)
         self._open_ones: Final[dict[int, Checkpoint]] = {}
         self._session: Final = AsyncSession(
-            "ckpt", wire.TABLE, run_dir=run_dir, notified=self._notified, gone=self._gone
+            "ckpt",
+            wire.TABLE,
+            run_dir=run_dir,
+            notified=self._notified,
+            gone=self._gone,
+            outlives_membership=self._level < Level.B_02,
         )
 
     async def __aenter__(self) -> Client:

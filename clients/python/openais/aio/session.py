@@ -29,6 +29,7 @@ class AsyncSession:
         run_dir: of the node.
         notified: called in the loop with each notification.
         gone: called in the loop when the session is lost for good.
+        outlives_membership: see `Session`.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class AsyncSession:
         run_dir: Path | str | None = None,
         notified: Callable[[Any], None] | None = None,
         gone: Callable[[], None] | None = None,
+        outlives_membership: bool = False,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self.session: Final = Session(
@@ -47,6 +49,7 @@ class AsyncSession:
             run_dir=run_dir,
             notified=(lambda message: self._post(notified, message)) if notified else None,
             gone=(lambda: self._post(gone)) if gone else None,
+            outlives_membership=outlives_membership,
         )
 
         self._thread: Final = threading.get_ident()
