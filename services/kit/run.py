@@ -60,6 +60,7 @@ EVENT_SIZE_ESTIMATE: Final = 128  # bytes that totemd counts for a logged bundle
 _LOG = EventLog(__name__)
 
 Factory = Callable[[NodeConfig], Machine]
+Keep = Callable[[Discarded], dict[str, str]]
 
 
 def run(
@@ -68,6 +69,7 @@ def run(
     operations: tuple[Operation, ...],
     *,
     needs_quorum: bool = True,
+    keeper: Callable[[NodeConfig], Keep] = lambda _config: _named,
 ) -> int:
     """Be the process of a service; return its exit status.
 
@@ -76,10 +78,14 @@ def run(
         factory: makes its machine.
         operations: what clients may ask for.
         needs_quorum: without a quorum requests are refused; else the machine sees to it.
+        keeper: makes what keeps the objects that a merge discards, and names them for the log.
     """
 
     def body(config: NodeConfig) -> None:
-        ServiceProcess(name, config, factory, operations, needs_quorum=needs_quorum).run()
+        process = ServiceProcess(
+            name, config, factory, operations, needs_quorum=needs_quorum, keep=keeper(config)
+        )
+        process.run()
 
     return main(name, body)
 
@@ -95,6 +101,7 @@ class ServiceProcess:
         operations: tuple[Operation, ...],
         *,
         needs_quorum: bool,
+        keep: Keep,
     ) -> None:
         self._name: Final = name
         self._config: Final = config
@@ -114,6 +121,7 @@ class ServiceProcess:
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
         self._needs_quorum: Final = needs_quorum
+        self._keep: Final = keep
         self._replica = self._new_replica()
         self._history = b""
         self._snapshot: Snapshot | None = self._journal.read()
@@ -230,6 +238,8 @@ class ServiceProcess:
                 self._delivered(message, now)
             case port.View():
                 self._perform(self._replica.viewed(message, now))
+            case port.Parting():
+                self._perform(self._replica.parted(message))
             case port.CaughtUp():
                 self._replay.end(self._replica.applied, now.ns)
                 self._perform(self._replica.caught_up(now))
@@ -353,9 +363,9 @@ class ServiceProcess:
         match effect:
             case Diverged(nodes, majority):
                 _LOG.error("replicas_diverged", nodes=nodes, majority=majority)
-            case Discarded(name, _, changes, kept):
+            case Discarded(_, _, changes, kept):
                 won = "deleted" if kept is None else kept
-                _LOG.warning("merge_discarded", object=name.hex(), changes=changes, kept=won)
+                _LOG.warning("merge_discarded", **self._keep(effect), changes=changes, kept=won)
 
     def _change(self, effect: Moved | Rejoin | LeftOut | Discarded | Diverged) -> None:
         match effect:
@@ -437,6 +447,11 @@ class ServiceProcess:
             },
             "quorum": _quorum(replica.quorum),
             "versions": _versions(replica),
+            "clock_skew_ms": {
+                str(node): skew // ONE_MILLISECOND_NS
+                for node, skew in sorted(replica.clock_skews_ns.items())
+                if node != self._node_id
+            },
             "sessions": len(replica.sessions.open),
             "digest": replica.digest().hex() if view else "",
             "incomplete": sorted(replica.incomplete),
@@ -508,3 +523,7 @@ def _access(config: NodeConfig) -> Access:
         frozenset(i.uid for i in config.identities if i.uid is not None),
         frozenset(i.gid for i in config.identities if i.gid is not None),
     )
+
+
+def _named(version: Discarded) -> dict[str, str]:
+    return {"object": version.name.hex()}

@@ -276,7 +276,7 @@ class Server:
         for session in self._requests.sessions():
             self._send_again(session)
         if self._fence_open:
-            self._group.send(entries.Fence(self._fence))
+            self._group.send(entries.Fence(self._fence), self._fence_guarantee)
 
     def _record(self, session: SessionId) -> Record | None:
         return self.replica.sessions.open.get(session)
@@ -354,7 +354,7 @@ class Server:
         if self._services[tag_of(request.body)] is Service.READ:
             self._read(key, request, deadline_ns, now)
             return
-        safe = request.flags & RequestFlag.SAFE
+        safe = request.flags & RequestFlag.SAFE or self.replica.quorum.configured
         self._wall_ns = max(self._wall_ns, now.wall_ns)
         entry = entries.Operation(
             self._wall_ns, session, request.number, request.acknowledged, request.body
@@ -426,6 +426,11 @@ class Server:
         status = Status.ERR_UNAVAILABLE if record is None else record.without_quorum
         self._reply(key, status, NO_QUORUM.encode())
 
+    @property
+    def _fence_guarantee(self) -> Guarantee:
+        """Safe where there is a quorum: a minority must not read what is outdated elsewhere."""
+        return Guarantee.SAFE if self.replica.quorum.configured else Guarantee.AGREED
+
     def order(self) -> None:
         """Send the requests that could not go out before, and one fence for all reads that wait."""
         for session in self._requests.unsent():
@@ -436,7 +441,7 @@ class Server:
             self.stats.fences += 1
             self._reads_fenced = self._reads_next[:]
             self._reads_next.clear()
-            self._group.send(entries.Fence(self._fence))
+            self._group.send(entries.Fence(self._fence), self._fence_guarantee)
 
     def fence_passed(self, number: int, now: Now) -> None:
         """Answer the reads of a fence."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from openais import ckpt, evs
-from tests.integration.cluster import Cluster, short_directory
+from tests.integration.cluster import Cluster, short_directory, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,12 +79,63 @@ def test_ckpt_list_show_and_dump(cluster: Cluster) -> None:
         assert "\\xff" in text
         _, dumped, _ = openais("ckpt", "dump", "shown", run_dir=run_dir)
         lines = [json.loads(line) for line in dumped.splitlines()]
-        assert [base64.b64decode(line["data"]) for line in lines] == [b"text", b"\0\1"]
+        assert [base64.b64decode(line["data"]) for line in lines[1:-1]] == [b"text", b"\0\1"]
+        assert lines[-1]["sections"] == 2
         client.unlink("shown")
 
 
+def test_ckpt_dump_and_restore(cluster: Cluster) -> None:
+    run_dir = cluster.run_dir(2)
+    with (
+        short_directory() as directory,
+        ckpt.Client(run_dir=cluster.run_dir(1)) as client,
+        client.open("dumped") as dumped,
+    ):
+        dumped["a"] = b"1"
+        file = directory / "dump"
+        file.write_text("of before")
+        command = ("ckpt", "restore", "--name", "copy", "--keep", str(file))
+        status, _, errors = openais(*command, run_dir=run_dir)
+        assert (status, "line 1" in errors) == (1, True)
+        assert openais("ckpt", "dump", "-o", str(file), "unknown", run_dir=run_dir)[0] == 1
+        assert [p.name for p in directory.iterdir()] == ["dump"], "nothing is left behind"
+        assert openais("ckpt", "dump", "-o", str(file), "dumped", run_dir=run_dir)[0] == 0
+        status, told, _ = openais(*command, run_dir=run_dir)
+        assert (status, told.split(";")[0]) == (0, "restored 1 sections, 1 bytes")
+        status, _, errors = openais(*command, run_dir=run_dir)
+        assert (status, "ERR_EXIST" in errors) == (1, True)
+        assert openais(*command, "--replace", run_dir=run_dir)[0] == 0
+        with client.open("copy") as copy:
+            assert copy["a"] == b"1"
+        assert openais("ckpt", "unlink", "copy", run_dir=run_dir)[0] == 0
+        assert list(client.names("copy")) == []
+        status, _, errors = openais("ckpt", "restore", str(directory / "none"), run_dir=run_dir)
+        assert (status, "No such file" in errors) == (1, True)
+
+
+def test_ckpt_watch_shows_changes_until_interrupted(cluster: Cluster) -> None:
+    with ckpt.Client(run_dir=cluster.run_dir(1)) as client, client.open("looked-at") as c:
+        command = [sys.executable, "-m", "openais.cli", "ckpt", "watch", "looked-at"]
+        watcher = subprocess.Popen(
+            [*command, "--run-dir", str(cluster.run_dir(2)), "--prefix", "a"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            wait_for(lambda: cluster.wait_live(1, "ckpt")["machine"]["watches"], "it watches")
+            c["b"] = b"not shown"
+            c["a"] = b"text"
+            assert watcher.stdout is not None
+            assert watcher.stdout.readline() == "created     a offset=0 size=4 'text'\n"
+            watcher.send_signal(signal.SIGINT)
+            assert watcher.wait(30) == 0
+        finally:
+            watcher.kill()
+            watcher.communicate()
+
+
 def test_ckpt_of_an_unknown_name_says_so(cluster: Cluster) -> None:
-    for command in ("show", "dump"):
+    for command in ("show", "dump", "unlink", "watch"):
         status, _, errors = openais("ckpt", command, "nothing", run_dir=cluster.run_dir(1))
         assert status == 1
         assert 'no checkpoint "nothing"' in errors

@@ -72,3 +72,25 @@ def test_the_main_job() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 missing, 0 doubled, 0 calls lost" in done.stdout
     assert not Path(f"/tmp/ais-demo-{os.getpid()}").exists()
+
+
+def test_the_lease_goes_to_another_when_its_holder_is_killed(cluster: Cluster) -> None:
+    program = [sys.executable, str(ROOT / "examples" / "lease.py")]
+    started = []
+    try:
+        for name, node_id in (("anna", 1), ("bert", 2)):
+            environment = os.environ | {"OPENAIS_RUN_DIR": str(cluster.run_dir(node_id))}
+            process = subprocess.Popen(
+                [*program, name], env=environment, stdout=subprocess.PIPE, text=True
+            )
+            started.append(process)
+            if name == "anna":
+                assert process.stdout is not None
+                assert process.stdout.readline() == "anna leads\n"
+        started[0].kill()
+        assert started[1].stdout is not None
+        assert started[1].stdout.readline() == "bert leads\n"
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()

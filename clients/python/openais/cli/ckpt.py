@@ -1,21 +1,26 @@
-"""``openais ckpt list | show | dump``."""
+"""``openais ckpt list | show | dump | restore | unlink | watch``."""
 
 from __future__ import annotations
 
 import argparse
-import base64
 import datetime
 import json
+import os
+import shutil
 import sys
-from typing import Any
+import tempfile
+from pathlib import Path
+from typing import IO, Any, Final
 
-from openais import ckpt
+from openais import ckpt, dumpfile
 from openais.cli import table
 from openais.errors import NotExistError
 from openais.wire.ckpt import CheckpointInfo, CreationFlags
 from openais.wire.status import TIME_END
 
-NOT_FOUND = 1
+NOT_FOUND: Final = 1
+FAILED: Final = 1
+SHOWN_MAX: Final = 60  # characters of data in a line
 
 
 def text(data: bytes) -> str:
@@ -98,21 +103,127 @@ def show(options: argparse.Namespace) -> int:
 
 
 def dump(options: argparse.Namespace) -> int:
-    """Write one checkpoint with its data: a JSON object per section, data in base64."""
+    """Write one checkpoint with its data to a file that restore reads."""
     with ckpt.Client(run_dir=options.run_dir) as client:
         try:
-            for section, data in client.dump(options.name):
-                line = {
-                    "id": base64.b64encode(section.section_id).decode(),
-                    "text_id": text(section.section_id),
-                    "expiration_time": section.expiration_time,
-                    "last_update": section.last_update,
-                    "data": base64.b64encode(data).decode(),
-                }
-                sys.stdout.write(json.dumps(line) + "\n")
+            if options.output is None:
+                return _dump_to_stdout(client, options.name)
+            _dump_to_file(client, options.name, options.output)
         except NotExistError:
             return _missing(options.name)
     return 0
+
+
+def _dump_to_stdout(client: ckpt.Client, name: str) -> int:
+    """Write a whole dump or nothing."""
+    with tempfile.TemporaryFile() as file:
+        client.dump_to(name, file)
+        file.seek(0)
+        shutil.copyfileobj(file, sys.stdout.buffer)
+    return 0
+
+
+def _dump_to_file(client: ckpt.Client, name: str, path: Path) -> None:
+    """Put a whole dump in the place of a file, or leave that alone."""
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        written = Path(file.name)
+        try:
+            client.dump_to(name, file)
+            file.flush()
+            os.fsync(file.fileno())
+            written.replace(path)
+        except BaseException:
+            written.unlink()
+            raise
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Create a checkpoint from a file that dump wrote."""
+    with tempfile.TemporaryFile() as spool:
+        if options.file == "-":
+            shutil.copyfileobj(sys.stdin.buffer, spool)
+            return _restore(options, spool)
+        try:
+            given = Path(options.file).open("rb")  # noqa: SIM115 - closed below
+        except OSError as error:
+            sys.stderr.write(f"openais ckpt restore: {options.file}: {error.strerror}\n")
+            return FAILED
+        with given:
+            return _restore(options, given)
+
+
+def _restore(options: argparse.Namespace, file: IO[bytes]) -> int:
+    try:
+        with ckpt.Client(run_dir=options.run_dir) as client:
+            with client.restore(file, options.name, replace=options.replace) as restored:
+                status = restored.status()
+                if options.keep:
+                    restored.retention_duration_set(ckpt.NEVER)
+                duration_ns = restored.status().attributes.retention_duration
+            sys.stdout.write(
+                f"restored {status.number_of_sections} sections, {status.memory_used} bytes; "
+                f"kept for {_duration(duration_ns)} while nobody has it open\n"
+            )
+    except dumpfile.DumpError as error:
+        sys.stderr.write(f"openais ckpt restore: {options.file}: {error}\n")
+        return FAILED
+    return 0
+
+
+def _duration(duration_ns: int) -> str:
+    return "ever" if duration_ns == TIME_END else f"{duration_ns / 1e9:g} s"
+
+
+def unlink(options: argparse.Namespace) -> int:
+    """Take a checkpoint's name away; it is deleted at its last close."""
+    with ckpt.Client(run_dir=options.run_dir) as client:
+        try:
+            client.unlink(options.name)
+        except NotExistError:
+            return _missing(options.name)
+    return 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Show each change of a checkpoint, one line each, until interrupted."""
+    with ckpt.Client(run_dir=options.run_dir) as client:
+        try:
+            opened = client.open(options.name, None, ckpt.OpenFlags.READ)
+        except NotExistError:
+            return _missing(options.name)
+        opened.watch(
+            lambda change: _show_change(change, as_json=options.json), prefix=options.prefix
+        )
+        try:
+            client.dispatch(ckpt.DispatchFlags.BLOCKING)
+        except KeyboardInterrupt:
+            return 0
+    return 0
+
+
+def _show_change(change: ckpt.Change, *, as_json: bool) -> None:
+    for e in change.elements:
+        fields = {
+            "change": change.kind.name.lower(),
+            "id": text(e.section_id),
+            "offset": e.offset,
+            "size": e.size,
+            "data": None if e.data is None else text(e.data),
+            "lost_before": change.lost,
+        }
+        line = json.dumps(fields) if as_json else _change_line(fields)
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _change_line(fields: dict[str, Any]) -> str:
+    data = fields["data"]
+    shown = "" if data is None else f" {data[:SHOWN_MAX]!r}"
+    lost = f" ({fields['lost_before']} changes before were lost)" if fields["lost_before"] else ""
+    where = f"{fields['id'] or '(default)'} offset={fields['offset']} size={fields['size']}"
+    return f"{fields['change']:<12}{where}{shown}{lost}"
 
 
 def _missing(name: str) -> int:

@@ -6,19 +6,20 @@ Exit statuses: 0 done, 1 failed, 2 usage, 3 cannot connect.
 from __future__ import annotations
 
 import argparse
-import runpy
+import importlib
 import sys
 from pathlib import Path
 from typing import Final
 
 from openais import __version__
-from openais.cli import ckpt, clm, cluster, config, key, ring
+from openais.cli import ckpt, clm, cluster, config, doctor, key, ring
 from openais.errors import AisError, TryAgainError
 from openais.node import paths
 from openais.node.program import absolute
 from openais.wire.clm import AdminOperation
 
 LOCAL_CLUSTER_MODULE: Final = "deploy.local"  # comes with the package openais-node
+RENEW_MODULE: Final = "deploy.renew"  # likewise
 FAILED: Final = 1
 CANNOT_CONNECT: Final = 3
 
@@ -27,7 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["cluster"] and given[1:2] in (["up"], ["down"]):
-        return _local_cluster(given[1:])
+        return _of_node("cluster", LOCAL_CLUSTER_MODULE, given[1:])
+    if given[:1] in (["restart"], ["upgrade"]):
+        return _of_node(given[0], RENEW_MODULE, given)
+    if given[:1] == ["status"]:
+        given = ["cluster", *given]
     options = _parser().parse_args(given)
     try:
         return int(options.run(options))
@@ -41,31 +46,46 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
 
-def _local_cluster(arguments: list[str]) -> int:
-    sys.argv = ["openais cluster", *arguments]
+def _of_node(name: str, module: str, arguments: list[str]) -> int:
+    """Run a command that comes with the daemons."""
     try:
-        runpy.run_module(LOCAL_CLUSTER_MODULE, run_name="__main__", alter_sys=True)
+        run = importlib.import_module(module).main
     except ImportError as error:
-        sys.stderr.write(f"openais cluster: needs the package openais-node ({error})\n")
+        sys.stderr.write(f"openais {name}: needs the package openais-node ({error})\n")
         return FAILED
-    except SystemExit as end:
+    try:
+        return int(run(arguments))
+    except SystemExit as end:  # usage, of argparse
         return int(end.code or 0)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="openais", description=__doc__)
     parser.add_argument("--version", action="version", version=f"openais {__version__}")
     rooms = parser.add_subparsers(
-        dest="room", required=True, metavar="cluster|ckpt|clm|config|key|ring"
+        dest="room",
+        required=True,
+        metavar="status|doctor|cluster|restart|upgrade|ckpt|clm|config|key|ring",
     )
+    rooms.add_parser("status", help="as cluster status")
+    _doctor(rooms.add_parser("doctor", help="what is wrong with nodes, and what to do"))
+    rooms.add_parser("restart", help="restart programs of nodes, one at a time, each until live")
+    rooms.add_parser("upgrade", help="run a program from another release; back if it fails")
     _cluster(rooms.add_parser("cluster", help="up, down, status of a cluster"))
-    _ckpt(rooms.add_parser("ckpt", help="look into checkpoints"))
+    _ckpt(rooms.add_parser("ckpt", help="look into checkpoints, dump and restore them"))
     _clm(rooms.add_parser("clm", help="members of the cluster: see, lock, shut down"))
     _config(rooms.add_parser("config", help="check and show openais.conf"))
     _key(rooms.add_parser("key", help="change the key of a running cluster"))
     _ring(rooms.add_parser("ring", help="have the ring formed anew, nodes taken in again"))
     return parser
+
+
+def _doctor(room: argparse.ArgumentParser) -> None:
+    room.add_argument("--dir", type=Path, help="a cluster made by up: all its nodes")
+    room.add_argument("--run-dir", type=Path, help="one node; else OPENAIS_RUN_DIR, /run/ais")
+    room.add_argument("-c", dest="config", type=absolute, metavar="FILE", help="openais.conf")
+    room.add_argument("--json", action="store_true", help="JSON")
+    room.set_defaults(run=doctor.run)
 
 
 def _ring(room: argparse.ArgumentParser) -> None:
@@ -107,18 +127,31 @@ def _cluster(room: argparse.ArgumentParser) -> None:
 
 
 def _ckpt(room: argparse.ArgumentParser) -> None:
-    commands = room.add_subparsers(dest="command", required=True, metavar="list|show|dump")
+    commands = room.add_subparsers(
+        dest="command", required=True, metavar="list|show|dump|restore|unlink|watch"
+    )
+    made: dict[str, argparse.ArgumentParser] = {}
     for name, run, help_text in (
         ("list", ckpt.list_all, "all checkpoints"),
         ("show", ckpt.show, "one checkpoint and its sections"),
-        ("dump", ckpt.dump, "one checkpoint with its data, as JSON lines"),
+        ("dump", ckpt.dump, "one checkpoint with its data, as JSON lines with a digest"),
+        ("restore", ckpt.restore, "create a checkpoint from a dump"),
+        ("unlink", ckpt.unlink, "take a checkpoint's name away"),
+        ("watch", ckpt.watch, "show each change of a checkpoint until interrupted"),
     ):
-        one = commands.add_parser(name, help=help_text)
+        one = made[name] = commands.add_parser(name, help=help_text)
         one.add_argument("--run-dir", type=Path, help="of a node; else OPENAIS_RUN_DIR, /run/ais")
-        one.add_argument("--json", action="store_true", help="JSON")
-        if name != "list":
+        if name in ("list", "show", "watch"):
+            one.add_argument("--json", action="store_true", help="JSON")
+        if name not in ("list", "restore"):
             one.add_argument("name", help="of the checkpoint")
         one.set_defaults(run=run)
+    made["dump"].add_argument("-o", "--output", type=Path, help="the file; else standard output")
+    made["restore"].add_argument("file", help="a dump; - is standard input")
+    made["restore"].add_argument("--name", help="of the checkpoint; else the name in the dump")
+    made["restore"].add_argument("--replace", action="store_true", help="unlink one that is there")
+    made["restore"].add_argument("--keep", action="store_true", help="retention for ever")
+    made["watch"].add_argument("--prefix", default="", help="of the sections' ids")
 
 
 def _clm(room: argparse.ArgumentParser) -> None:

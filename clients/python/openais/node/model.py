@@ -219,6 +219,15 @@ class ClmConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CkptConfig:
+    """The checkpoint service."""
+
+    merge_policy: str  # "winner", "mark_corrupted" or "union"
+    merge_conflict: str  # "detach" or "invalidate"
+    conflict_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything openais.conf says, checked. ``warnings`` are to be logged once at start."""
 
@@ -235,4 +244,5 @@ class NodeConfig:
     quorum: QuorumConfig
     services: ServicesConfig
     clm: ClmConfig
+    ckpt: CkptConfig
     warnings: tuple[str, ...]

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from openais.checkpoints import Paging
+from openais.errors import TryAgainError
 from openais.wire import ckpt as wire
 from openais.wire.port import RingId
 from openais.wire.status import TIME_END, Status
 from services.ckpt import objects
 from services.ckpt.state import Checkpoints
-from services.kit.machine import Context, NodeId, Report, SessionId, View
+from services.ckpt.watches import TRACK
+from services.kit.machine import Context, NodeId, Notify, Report, SessionId, View
 from tests.unit.services.ckpt.bench import MANY, RWC, VIEW, Bench, create
 
 
@@ -232,6 +235,88 @@ def test_a_read_that_no_answer_can_hold_is_refused(monkeypatch: pytest.MonkeyPat
     assert bench.ask(wire.Read(1, two[:1])).result == wire.ReadData((b"data",))
 
 
+def test_a_section_larger_than_an_answer_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "CALL_SIZE_MAX", 600)
+    bench = Bench()
+    large = wire.Attributes(1, 0, 1_000, 8, 5_000, 8)
+    bench.opened(attributes=large)
+    contents = {b"a": b"small", b"b": bytes(range(200)) * 7, b"c": b"", b"d": b"x" * 600}
+    for section_id, data in contents.items():
+        bench.do(wire.SectionCreate(1, section_id, TIME_END, data))
+    paging = Paging("test")
+    found: dict[bytes, bytes] = {}
+    parts = 0
+    while paging.more:
+        part = bench.ask(wire.ItemsGet(1, b"", paging.after, paging.offset)).result
+        assert sum(len(s.data) for s in part.sections) <= 600
+        found |= {section.section_id: data for section, data in paging.take(part)}
+        parts += 1
+    assert found == contents
+    assert parts > 3
+    part = bench.ask(wire.CheckpointDump(b"n")).result
+    bench.do(wire.SectionDelete(1, b"c"))
+    paging = Paging("test")
+    paging.take(part)
+    with pytest.raises(TryAgainError):
+        paging.take(bench.ask(wire.CheckpointDump(b"n", 1)).result)
+
+
+def test_a_watch_is_of_one_open_and_ends_with_it() -> None:
+    bench = Bench()
+    bench.opened(1)
+    bench.opened(2, session=b"s2")
+    assert bench.do(wire.Watch(1, 1, None, b"a", 3)).status is Status.OK
+    assert bench.do(wire.Watch(1, 1, None, b"", 3)).status is Status.ERR_EXIST
+    assert bench.do(wire.Watch(1, 0, None, b"", 3)).status is Status.ERR_INVALID_PARAM
+    bench.do(create(2, b"b"), session=b"s2")
+    assert bench.told == []
+    bench.do(create(2, b"a"), session=b"s2")
+    ((told),) = bench.told
+    assert told.session == b"s1"
+    assert told.message.elements == (wire.ChangedElement(b"a", 0, 4, None),), "over 3 bytes"
+    bench.do(wire.Close(1))
+    bench.do(wire.SectionDelete(2, b"a"), session=b"s2")
+    assert len(bench.told) == 1
+    assert bench.machine.describe()["watches"] == 0
+
+
+def test_watches_of_one_open_have_a_bound() -> None:
+    bench = Bench()
+    bench.opened()
+    for watch in range(1, wire.WATCHES_PER_OPEN_MAX + 1):
+        assert bench.do(wire.Watch(1, watch, None, b"", 0)).status is Status.OK
+    too_many = wire.Watch(1, wire.WATCHES_PER_OPEN_MAX + 1, None, b"", 0)
+    assert bench.do(too_many).status is Status.ERR_NO_RESOURCES
+
+
+def test_a_node_that_comes_back_has_its_watches_and_is_told_to_read_again() -> None:
+    bench = Bench()
+    bench.opened(1, session=b"s2", node=2)
+    bench.do(wire.Watch(1, 5, b"a", b"", 9), session=b"s2", node=2)
+    bench.do(wire.Track(), session=b"s2", node=2)
+    report = bench.machine.report((SessionId(b"s2"),))
+    bench.machine.session_closed(SessionId(b"s2"), bench.context())
+    joined = View(RingId(8, 1), VIEW.members, (NodeId(2),), ())
+    reports = {NodeId(2): Report(NodeId(2), report)}
+    told = bench.machine.view_changed(joined, reports, bench.context())
+    assert [(e.message.watch, e.message.kind) for e in told if isinstance(e, Notify)] == [
+        (TRACK, wire.ChangeKind.REPLACED),
+        (5, wire.ChangeKind.REPLACED),
+    ]
+    bench.opened(2, b"another", session=b"s2", node=2)
+    assert bench.machine.describe()["watches"] == 3, "it tracks what it opens"
+
+
+def test_names_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "NAMES_MAX", 2)
+    bench = Bench()
+    for handle, name in enumerate((b"xa", b"y", b"xc", b"xb"), 1):
+        bench.opened(handle, name)
+    first = bench.ask(wire.NamesGet(b"x")).result
+    assert first == wire.Names((b"xa", b"xb"), more=True)
+    assert bench.ask(wire.NamesGet(b"x", b"xb")).result == wire.Names((b"xc",), more=False)
+
+
 def test_results_of_other_classes_are_no_operations() -> None:
     bench = Bench()
     assert bench.do(wire.Erroneous(1)).status is Status.ERR_INVALID_PARAM
@@ -254,6 +339,11 @@ def test_a_snapshot_restores_a_random_history_exactly(seed: int) -> None:
                 wire.Write(handle, (wire.WriteElement(section, rng.randint(0, 50), b"xyz"),)),
                 wire.SectionDelete(handle, section),
                 wire.SectionCreate(handle, None, TIME_END, b""),
+                wire.SectionPut(handle, section, b"put", None, rng.choice([None, 20])),
+                wire.SectionTtlSet(handle, section, rng.randint(0, 50)),
+                wire.Watch(handle, rng.randint(1, 3), None, b"", rng.choice([0, 9])),
+                wire.Unwatch(handle, rng.randint(1, 3)),
+                rng.choice([wire.Track(), wire.TrackStop()]),
             ]
         )
         bench.do(operation, session=rng.choice([b"s1", b"s2"]))
@@ -265,3 +355,12 @@ def test_a_snapshot_restores_a_random_history_exactly(seed: int) -> None:
     assert whole(copy) == whole(bench.machine)
     assert copy.deadline_ns() == bench.machine.deadline_ns()
     assert copy.describe() == bench.machine.describe()
+    other = Bench()
+    other.machine = copy
+    other.now_ns = bench.now_ns
+    bench.told.clear()
+    for handle in range(1, 5):
+        for session in (b"s1", b"s2"):
+            put = wire.SectionPut(handle, b"0", b"last")
+            assert other.do(put, session=session) == bench.do(put, session=session)
+    assert other.told == bench.told, "a copy tells the same to the same"
