@@ -123,8 +123,10 @@ class Membership:
     def speak(self, version: int) -> None:
         """Go on in a version; without administration nodes have no administrative state."""
         self._version = version
+        self.objects.touch(REST)
+        for node_id, entry in self._nodes.items():
+            self._records.arrived(node_id, entry.node.name)
         if version < ADMINISTRATION_SINCE:
-            self.objects.touch(REST)
             self._records.of.clear()
             self._running.clear()
             self._quorate = True

@@ -252,14 +252,18 @@ class Server:
         if rule == self._outside:
             return
         self._outside = rule
-        sessions = self.replica.sessions
-        for session in sessions.of_node(self.replica.me) if rule else ():
-            if not sessions.open[session].outlives_membership:
-                self._group.send(entries.SessionClosed(now.wall_ns, session))
-                self.stale(session)
+        for session in self.replica.sessions.of_node(self.replica.me) if rule else ():
+            self._exclude(session, now.wall_ns)
+
+    def _exclude(self, session: SessionId, wall_ns: int) -> None:
+        if not self.replica.sessions.open[session].outlives_membership:
+            self._group.send(entries.SessionClosed(wall_ns, session))
+            self.stale(session)
 
     def opened(self, session: SessionId) -> None:
         """A session of this node is open on all replicas."""
+        if self._outside:  # since it was asked for
+            self._exclude(session, self._wall_ns)
         client = self._client(session)
         if client is not None and client in self._hellos:
             self._welcome(client, session, self._hellos[client])

@@ -10,10 +10,13 @@ import asyncio
 import contextlib
 import dataclasses
 import ipaddress
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,6 +27,8 @@ from openais.clm import AdminOperation, ChangeStep, Response, TrackFlags
 from openais.wire import clm as wire
 from openais.wire.clm import Level
 from openais.wire.status import ONE_SECOND_NS, TIME_END, Status
+from services.kit.outside import FILE as OUTSIDE
+from services.kit.outside import LOOK_AGAIN_NS
 from tests.conformance.clm_handles import items
 from tests.integration.cluster import Cluster, wait_for
 
@@ -406,6 +411,38 @@ def test_clm_61_other_services_take_a_locked_node_for_one_that_left(
         admin.client.administer(AdminOperation.UNLOCK, 2)
         wait_for(lambda: _opens(cluster), "new handles are served again")
         refused(errors.UnavailableError, stale.checkpoints)
+
+
+def test_com_42_43_44_45_handles_of_a_node_that_leaves_and_returns(
+    cluster: Cluster, follow: Callable[..., Follower], unlocked: None
+) -> None:
+    # The service is stopped, so that the calls are on their way when the node leaves.
+    admin = follow()
+    opened: list[str] = []
+    run_dir = cluster.run_dir(2)
+    stale = ckpt.Client(lambda _i, _c, status: opened.append(status.name), run_dir=run_dir)
+    first = ckpt.Client(level="B.01", run_dir=run_dir)
+    pid = cluster.pid(2, "ckpt")
+    with stale, first, ThreadPoolExecutor(1) as pool:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            blocked = pool.submit(_unavailable, stale.checkpoints)
+            stale.open_async(1, "com-43", flags=ckpt.OpenFlags.READ)
+            admin.client.administer(AdminOperation.LOCK, 2)
+            wait_for((run_dir / OUTSIDE).exists, "node 2 knows it, too")
+            known_ns = time.monotonic_ns() + LOOK_AGAIN_NS
+            wait_for(lambda: time.monotonic_ns() > known_ns, "ckpt will look again at once")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert blocked.result(30) is True
+        wait_for(lambda: opened or stale.dispatch(ckpt.DispatchFlags.ONE), "the callback")
+        assert opened == ["ERR_UNAVAILABLE"]
+        refused(errors.TryAgainError, first.checkpoints)
+        refused(errors.TryAgainError, lambda: first.open("com-45", flags=ckpt.OpenFlags.READ))
+        admin.client.administer(AdminOperation.UNLOCK, 2)
+        wait_for(lambda: _opens(cluster), "new handles are served again")
+        refused(errors.UnavailableError, stale.checkpoints)
+        first.checkpoints()
 
 
 def _unavailable(call: Callable[[], object]) -> bool:

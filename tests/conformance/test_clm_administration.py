@@ -404,3 +404,12 @@ def test_a_group_with_an_older_member_has_the_older_snapshot() -> None:
     assert machine.dump(REST)[0] == b"\x94\x01\x00\x90\x90"
     machine.speak(2)
     assert len(machine.dump(REST)[0]) > 5
+
+
+def test_nodes_can_be_administered_as_soon_as_the_last_one_is_upgraded() -> None:
+    group = group_of(A, B)
+    admin = Handle(group, A)
+    for version in (1, 2):
+        for replica in group.replicas.values():
+            replica.speak(version)
+    assert admin.administer(LOCK, B) is Status.OK

@@ -199,3 +199,21 @@ def test_status_shows_the_clients_and_groups_of_evs(cluster: Cluster) -> None:
             {"pid": os.getpid(), "groups": ["weather", "\\xff"]},
         ]
     assert cluster.wait_live(2, "totemd")["evs_clients"] == []
+
+
+def test_nodes_are_listed_locked_and_unlocked(cluster: Cluster) -> None:
+    run_dir = cluster.run_dir(1)
+    for name, outcome in (("lock", "done"), ("lock", "so already"), ("unlock", "done")):
+        status, output, _ = openais("clm", name, "node3", run_dir=run_dir)
+        assert (status, outcome in output) == (0, True)
+        _, listed, _ = openais("clm", "list", "--json", run_dir=run_dir)
+        nodes = {node["name"]: node["state"] for node in json.loads(listed)["nodes"]}
+        assert nodes["node3"] == ("locked" if name == "lock" else "unlocked")
+    _, listed, _ = openais("clm", "list", run_dir=run_dir)
+    assert listed.count("yes") == 3
+    _, watched, _ = openais("clm", "watch", "--seconds", "0", "--json", run_dir=run_dir)
+    assert watched == ""
+    _, watched, _ = openais("clm", "watch", "--seconds", "1", run_dir=run_dir)
+    assert "members 3: 1 no_change, 2 no_change, 3 no_change" in watched
+    status, _, errors = openais("clm", "lock", "nobody", run_dir=run_dir)
+    assert (status, "no node" in errors) == (1, True)

@@ -64,6 +64,7 @@ class Session:
             one, because they were not taken in time.
         paced: a notification counts as taken when `taken` is called, not when it has arrived; so
             the service keeps, and bounds, what the application is slow to take.
+        outlives_membership: of an API level without ERR_UNAVAILABLE; it is never stale.
     """
 
     def __init__(

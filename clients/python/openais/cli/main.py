@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from openais import __version__
-from openais.cli import ckpt, cluster, config, doctor, key, ring
+from openais.cli import ckpt, clm, cluster, config, doctor, key, ring
 from openais.errors import AisError, TryAgainError
 from openais.node import paths
 from openais.node.program import absolute
+from openais.wire.clm import AdminOperation
 
 LOCAL_CLUSTER_MODULE: Final = "deploy.local"  # comes with the package openais-node
 RENEW_MODULE: Final = "deploy.renew"  # likewise
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     rooms = parser.add_subparsers(
         dest="room",
         required=True,
-        metavar="status|doctor|cluster|restart|upgrade|ckpt|config|key|ring",
+        metavar="status|doctor|cluster|restart|upgrade|ckpt|clm|config|key|ring",
     )
     rooms.add_parser("status", help="as cluster status")
     _doctor(rooms.add_parser("doctor", help="what is wrong with nodes, and what to do"))
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     rooms.add_parser("upgrade", help="run a program from another release; back if it fails")
     _cluster(rooms.add_parser("cluster", help="up, down, status of a cluster"))
     _ckpt(rooms.add_parser("ckpt", help="look into checkpoints, dump and restore them"))
+    _clm(rooms.add_parser("clm", help="members of the cluster: see, lock, shut down"))
     _config(rooms.add_parser("config", help="check and show openais.conf"))
     _key(rooms.add_parser("key", help="change the key of a running cluster"))
     _ring(rooms.add_parser("ring", help="have the ring formed anew, nodes taken in again"))
@@ -150,6 +152,29 @@ def _ckpt(room: argparse.ArgumentParser) -> None:
     made["restore"].add_argument("--replace", action="store_true", help="unlink one that is there")
     made["restore"].add_argument("--keep", action="store_true", help="retention for ever")
     made["watch"].add_argument("--prefix", default="", help="of the sections' ids")
+
+
+def _clm(room: argparse.ArgumentParser) -> None:
+    names = ("lock", "unlock", "shutdown", "remove", "reset")
+    commands = room.add_subparsers(
+        dest="command", required=True, metavar="|".join(("list", "watch", *names))
+    )
+    for name, run, help_text in (
+        ("list", clm.list_all, "every known node and its administrative state"),
+        ("watch", clm.watch, "a line for each view"),
+    ):
+        one = commands.add_parser(name, help=help_text)
+        one.add_argument("--run-dir", type=Path, help="of a node; else OPENAIS_RUN_DIR, /run/ais")
+        one.add_argument("--json", action="store_true", help="JSON")
+        if name == "watch":
+            one.add_argument("--seconds", type=float, help="then end; else for ever")
+        one.set_defaults(run=run)
+    for name in names:
+        one = commands.add_parser(name, help=f"{name} a node")
+        one.add_argument("--run-dir", type=Path, help="of a node; else OPENAIS_RUN_DIR, /run/ais")
+        one.add_argument("--wait", type=float, default=90.0, help="seconds for the answer; 90")
+        one.add_argument("node", help="its name or its id")
+        one.set_defaults(run=clm.operation(AdminOperation[name.upper()]))
 
 
 def _config(room: argparse.ArgumentParser) -> None:
