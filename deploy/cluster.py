@@ -24,6 +24,7 @@ POLL_S: Final = 0.05
 QUERY_S: Final = 0.5
 SAY_AGAIN_S: Final = 10.0  # while something does not become ready
 IN_TOTEMD: Final = ("cpg", "evs")  # services without a process of their own
+ORPHANS_MAX: Final = 3  # ended while one program is started
 RUNS: Final = ("RUNNING", "STARTING", "BACKOFF")
 PR_SET_PDEATHSIG: Final = 1
 
@@ -64,9 +65,15 @@ class Cluster:
             end_orphan(self._run_dir, name)  # of a supervisord that was killed
         self._supervisor.start(name)
         waited = 0.0
-        while not status.ready(status.query(self._run_dir, name, QUERY_S)):
+        orphans = 0
+        while not self._serves(name):
             state, exit_status = self._supervisor.outcome(name)
-            if state == "FATAL" or (state == "EXITED" and exit_status in GIVEN_UP):
+            if (state, exit_status) == ("EXITED", Exit.ALREADY_RUNNING) and orphans < ORPHANS_MAX:
+                # Of a supervisord that was killed while this orphan had no lock yet.
+                orphans += 1
+                end_orphan(self._run_dir, name)
+                self._supervisor.start(name)
+            elif state == "FATAL" or (state == "EXITED" and exit_status in GIVEN_UP):
                 rule = f"{name} does not start ({state}): see its log for the reason"
                 raise ExitError(Exit.SERVICE_INITIALIZATION, rule)
             if self._stopping.wait(POLL_S):
@@ -76,6 +83,13 @@ class Cluster:
                 waited = 0.0
                 _LOG.warning("not_ready", program=name, state=state)
         _LOG.info("ready", program=name)
+
+    def _serves(self, name: str) -> bool:
+        """True: the process that supervisord runs serves, not an orphan in its place."""
+        document = status.query(self._run_dir, name, QUERY_S)
+        if document is None or not status.ready(document):
+            return False
+        return bool(document["pid"] == self._supervisor.states()[name]["pid"])
 
     def _stop(self) -> None:
         for name in reversed(self._programs):

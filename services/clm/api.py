@@ -12,4 +12,8 @@ OPERATIONS: Final = (
     Operation(wire.MembershipGet, Service.READ),
     Operation(wire.Track, Service.ORDERED),
     Operation(wire.TrackStop, Service.ORDERED),
+    Operation(wire.Evictions, Service.ORDERED),
+    Operation(wire.Respond, Service.ORDERED),
+    Operation(wire.Administer, Service.ORDERED),
+    Operation(wire.NodesGet, Service.READ),
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import secrets
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +15,16 @@ from openais.node.config import NodeConfig
 from openais.node.exits import Exit, ExitError
 from openais.node.logs import EventLog
 from openais.wire import clm as wire
+from openais.wire.status import ONE_MILLISECOND_NS, ONE_SECOND_NS, Status
 from services.clm.api import OPERATIONS
-from services.clm.state import Membership, OwnNode
-from services.kit.machine import Context, Effect, NodeId, Report, View
+from services.clm.disk import AdminFile
+from services.clm.state import Membership, Ordered, OwnNode
+from services.kit.machine import Answer, Context, Effect, NodeId, Report, SessionId, View
+from services.kit.outside import put_outside
 from services.kit.run import run
 
 NAME: Final = "clm"
+RESET_AGE_MAX_NS: Final = 10 * ONE_SECOND_NS  # older ones come from a replay of the log
 BOOT_FILE: Final = "clm.boot"  # in the run directory: boot id and boot time
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -28,17 +34,88 @@ _INCARNATION_BITS: Final = 63
 _LOG = EventLog(__name__)
 
 
-class LoggedMembership(Membership):
-    """The state machine, and a line in the log for each change of the membership."""
+class LocalMembership(Membership):
+    """The state machine, and what it means for this node: log, disk, reset command.
+
+    Args:
+        own: the data of this node.
+        file: where administrative states are kept.
+        run_dir: where the node's other services look whether it may be a member.
+        reset_command: reboots this node; empty: there is none.
+    """
+
+    def __init__(
+        self, own: OwnNode, file: AdminFile, run_dir: Path, reset_command: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(own)
+        self._run_dir: Final = run_dir
+        self._file: Final = file
+        self._reset_command: Final = reset_command
+
+    def apply(self, operation: Ordered, context: Context) -> list[Effect]:
+        """Apply one ordered operation; administrative states are on disk before it is answered."""
+        before = self.nodes()
+        effects = super().apply(operation, context)
+        self._changed(before)
+        if isinstance(operation, wire.Administer):
+            self._log_administration(operation, effects, context)
+        return effects
+
+    def session_closed(self, session: SessionId, context: Context) -> list[Effect]:
+        """End a session; it may have been the last one that an operation waited for."""
+        before = self.nodes()
+        effects = super().session_closed(session, context)
+        self._changed(before)
+        return effects
 
     def view_changed(
         self, view: View, reports: Mapping[NodeId, Report], context: Context
     ) -> list[Effect]:
         """Install a view and log what changed with it."""
-        before = {node.node_id: node for node in self.nodes()}
+        before = self.nodes()
         effects = super().view_changed(view, reports, context)
-        self._log_change(before)
+        self._changed(before)
         return effects
+
+    def _changed(self, before: tuple[wire.Node, ...]) -> None:
+        records = self.records()
+        if records:  # none: of a replica that knows nothing yet
+            self._file.write(records)
+        put_outside(self._run_dir, self.excluded())
+        if self.nodes() != before:
+            self._log_change({node.node_id: node for node in before})
+
+    def _log_administration(
+        self, operation: wire.Administer, effects: list[Effect], context: Context
+    ) -> None:
+        caller = context.caller
+        assert caller is not None, "administration has a caller"
+        answers = [e for e in effects if isinstance(e, Answer) and e.caller == caller]
+        status = answers[0].status if answers else Status.OK
+        node_id = operation.node_id
+        if node_id == wire.LOCAL_NODE_ID:
+            node_id = caller.node_id
+        _LOG.info(
+            "administered",
+            node=node_id,
+            op=operation.operation.name.lower(),
+            by=caller.node_id,
+            status=status.name,
+            waits=not answers,
+        )
+        fresh = time.time_ns() - context.now_ns < RESET_AGE_MAX_NS
+        resets = operation.operation is wire.AdminOperation.RESET and status is Status.OK
+        if resets and fresh and node_id == self.own_node_id and self._reset_command:
+            self._reset()
+
+    def _reset(self) -> None:
+        command = self._reset_command[0]
+        _LOG.warning("reset", command=command)
+        try:
+            os.posix_spawnp(command, self._reset_command, os.environ, setpgroup=0)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            _LOG.error("reset_failed", command=command, reason=reason)
 
     def _log_change(self, before: dict[int, wire.Node]) -> None:
         after = {node.node_id: node for node in self.nodes()}
@@ -59,12 +136,15 @@ class LoggedMembership(Membership):
                 if n not in members or members[n].initial_view != node.initial_view
             ),
         )
+        names = {node.name for node in members.values()}
         for node_id, node in after.items():
-            if not node.member and before.get(node_id) != node:
+            if not node.member and before.get(node_id) != node and node.name in names:
                 _LOG.error("duplicate_node_name", node=node_id, name=node.name)
 
 
-def own_node(config: NodeConfig, boot_timestamp_ns: int) -> OwnNode:
+def own_node(
+    config: NodeConfig, boot_timestamp_ns: int, records: tuple[wire.AdminRecord, ...] = ()
+) -> OwnNode:
     """Return what this node tells the others of itself."""
     address = config.interfaces[0].bind_address
     name = config.totem.node_name
@@ -82,6 +162,10 @@ def own_node(config: NodeConfig, boot_timestamp_ns: int) -> OwnNode:
         address=address,
         boot_timestamp_ns=boot_timestamp_ns,
         incarnation=secrets.randbits(_INCARNATION_BITS),
+        configured=not config.clm.nodes or name in config.clm.nodes,
+        resets=bool(config.clm.reset_command),
+        lock_timeout_ns=config.clm.lock_callback_timeout_ms * ONE_MILLISECOND_NS,
+        records=records,
     )
 
 
@@ -124,7 +208,10 @@ def _kept_timestamp_ns(path: Path, boot_id: str) -> int | None:
 def main() -> int:
     """Be the membership service of this node; return the exit status."""
 
-    def machine(config: NodeConfig) -> LoggedMembership:
-        return LoggedMembership(own_node(config, boot_timestamp_ns(config.system.run_dir)))
+    def machine(config: NodeConfig) -> LocalMembership:
+        file = AdminFile(config.system.state_dir / NAME)
+        own = own_node(config, boot_timestamp_ns(config.system.run_dir), file.records)
+        command = tuple(shlex.split(config.clm.reset_command))
+        return LocalMembership(own, file, config.system.run_dir, command)
 
     return run(NAME, machine, OPERATIONS, needs_quorum=False)

@@ -96,6 +96,8 @@ class Replica(Shared):
         self.replaying = False
         self.diverged: set[int] = set()  # incomplete, because their state differed
         self._ballot: Final = ballot
+        self.clock_skews_ns: Final[dict[int, int]] = {}  # of others, when replicas met last
+        self._parting = False  # members are gone, the view that says so is to come
         self._round: Round | None = None
         self._receiving: Receiving | None = None
         self._staged: Final[dict[bytes, tuple[bytes, bytes]]] = {}  # came; not in force yet
@@ -131,6 +133,7 @@ class Replica(Shared):
         """Take a change of the group's membership."""
         self._now = now
         self.index = event.index
+        self._parting = False
         nodes = tuple(sorted({m.node_id for m in event.members}))
         joined = {c.member.node_id for c in event.joined}
         for change in event.left:
@@ -154,6 +157,13 @@ class Replica(Shared):
                 self._announce()
         elif not self.replaying:
             self._propose_settle()
+        return self._take()
+
+    def parted(self, event: port.Parting) -> list[Effect]:
+        """Learn before the view who is gone: what follows may never reach the others."""
+        self.index = event.index
+        self._parting = True
+        self.quorum.reduce(set(self.quorum.present) & set(event.nodes))
         return self._take()
 
     def caught_up(self, now: Now) -> list[Effect]:
@@ -192,6 +202,7 @@ class Replica(Shared):
         self.index = 0
         self.replaying = False
         self._round = self._receiving = self._comparison = None
+        self._parting = False
         self._fragments.keep(())
         self._staged.clear()  # the log to come does not tell of it
         self._gifts.end()
@@ -427,6 +438,8 @@ class Replica(Shared):
         if r is None or not r.meeting or announce.round != r.id or node not in r.members:
             return
         r.announces.setdefault(node, announce)
+        if not self.replaying:
+            self.clock_skews_ns[node] = announce.now_ns - self._now.wall_ns
         if not r.nodes and len(r.announces) == len(r.members):
             r.nodes = r.members
             self._advance(r)
@@ -761,7 +774,7 @@ class Replica(Shared):
     def settled(self) -> bool:
         """True: a snapshot of now tells everything."""
         busy = self._round is not None or self._receiving is not None or bool(self._fragments)
-        return self.state is State.LIVE and not busy
+        return self.state is State.LIVE and not busy and not self._parting
 
     def check(self) -> None:
         """Assert every invariant."""

@@ -47,6 +47,7 @@ from services.kit.electorate import ballot
 from services.kit.group import Group, Lost
 from services.kit.journal import Journal, Snapshot
 from services.kit.machine import Machine, Operation
+from services.kit.outside import Outside
 from services.kit.quorum import Quorum
 from services.kit.replica import Replica
 from services.kit.server import Server, refusal
@@ -59,6 +60,7 @@ EVENT_SIZE_ESTIMATE: Final = 128  # bytes that totemd counts for a logged bundle
 _LOG = EventLog(__name__)
 
 Factory = Callable[[NodeConfig], Machine]
+Keep = Callable[[Discarded], dict[str, str]]
 
 
 def run(
@@ -67,6 +69,7 @@ def run(
     operations: tuple[Operation, ...],
     *,
     needs_quorum: bool = True,
+    keeper: Callable[[NodeConfig], Keep] = lambda _config: _named,
 ) -> int:
     """Be the process of a service; return its exit status.
 
@@ -75,10 +78,14 @@ def run(
         factory: makes its machine.
         operations: what clients may ask for.
         needs_quorum: without a quorum requests are refused; else the machine sees to it.
+        keeper: makes what keeps the objects that a merge discards, and names them for the log.
     """
 
     def body(config: NodeConfig) -> None:
-        ServiceProcess(name, config, factory, operations, needs_quorum=needs_quorum).run()
+        process = ServiceProcess(
+            name, config, factory, operations, needs_quorum=needs_quorum, keep=keeper(config)
+        )
+        process.run()
 
     return main(name, body)
 
@@ -94,6 +101,7 @@ class ServiceProcess:
         operations: tuple[Operation, ...],
         *,
         needs_quorum: bool,
+        keep: Keep,
     ) -> None:
         self._name: Final = name
         self._config: Final = config
@@ -113,6 +121,7 @@ class ServiceProcess:
         )
         self._group: Final = Group(self._context, config.system.run_dir, name)
         self._needs_quorum: Final = needs_quorum
+        self._keep: Final = keep
         self._replica = self._new_replica()
         self._history = b""
         self._snapshot: Snapshot | None = self._journal.read()
@@ -126,6 +135,7 @@ class ServiceProcess:
             config.ipc.message_size_max_bytes,
         )
         self._poller: Final = Poller()
+        self._outside: Final = Outside(config.system.run_dir)
         self._snapshots: Final = Snapshots(self._journal, _limits(config), self._poller)
         self._replay = _Replay()
         self._wall_ns = 0
@@ -176,6 +186,8 @@ class ServiceProcess:
             self._from_totemd(message)
         self._tell_quorum()
         now = self._now()
+        if self._needs_quorum:
+            self._server.take_outside(self._outside.reason(now.ns), now)
         self._server.receive(now, ready)
         self._perform(self._replica.expire(now))
         self._server.expire(now)
@@ -226,6 +238,8 @@ class ServiceProcess:
                 self._delivered(message, now)
             case port.View():
                 self._perform(self._replica.viewed(message, now))
+            case port.Parting():
+                self._perform(self._replica.parted(message))
             case port.CaughtUp():
                 self._replay.end(self._replica.applied, now.ns)
                 self._perform(self._replica.caught_up(now))
@@ -349,9 +363,9 @@ class ServiceProcess:
         match effect:
             case Diverged(nodes, majority):
                 _LOG.error("replicas_diverged", nodes=nodes, majority=majority)
-            case Discarded(name, _, changes, kept):
+            case Discarded(_, _, changes, kept):
                 won = "deleted" if kept is None else kept
-                _LOG.warning("merge_discarded", object=name.hex(), changes=changes, kept=won)
+                _LOG.warning("merge_discarded", **self._keep(effect), changes=changes, kept=won)
 
     def _change(self, effect: Moved | Rejoin | LeftOut | Discarded | Diverged) -> None:
         match effect:
@@ -433,6 +447,11 @@ class ServiceProcess:
             },
             "quorum": _quorum(replica.quorum),
             "versions": _versions(replica),
+            "clock_skew_ms": {
+                str(node): skew // ONE_MILLISECOND_NS
+                for node, skew in sorted(replica.clock_skews_ns.items())
+                if node != self._node_id
+            },
             "sessions": len(replica.sessions.open),
             "digest": replica.digest().hex() if view else "",
             "incomplete": sorted(replica.incomplete),
@@ -504,3 +523,7 @@ def _access(config: NodeConfig) -> Access:
         frozenset(i.uid for i in config.identities if i.uid is not None),
         frozenset(i.gid for i in config.identities if i.gid is not None),
     )
+
+
+def _named(version: Discarded) -> dict[str, str]:
+    return {"object": version.name.hex()}

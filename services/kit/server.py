@@ -93,6 +93,7 @@ class Server:
         table = replica.machine.table
         self._services: Final = {table.tag(o.request): o.service for o in operations}
         self._status: Final = status
+        self._outside = ""  # why this node is no member, though its ring is
         self._clients_max: Final = clients_max
         self._sessions: Final[dict[int, SessionId]] = {}  # client -> session
         self._clients: Final[dict[SessionId, int]] = {}
@@ -179,6 +180,9 @@ class Server:
         if session in self._stale or not (known or self.replica.acts or hello.outlives_membership):
             self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
             return
+        if self._outside and not hello.outlives_membership:
+            self._gone(client, Status.ERR_UNAVAILABLE, self._outside)
+            return
         if not known and hello.resume and self.replica.serving:
             self._gone(client, Status.ERR_LIBRARY, "the session was lost")
             return
@@ -224,7 +228,18 @@ class Server:
         self._forget(session)
         client = self._clients.get(session)
         if client is not None:
-            self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
+            self._gone(client, Status.ERR_UNAVAILABLE, self._outside or NO_QUORUM)
+
+    def take_outside(self, rule: str, now: Now) -> None:
+        """Serve nobody while the node is no member, as if it had left; "" lets it in again."""
+        if rule == self._outside:
+            return
+        self._outside = rule
+        sessions = self.replica.sessions
+        for session in sessions.of_node(self.replica.me) if rule else ():
+            if not sessions.open[session].outlives_membership:
+                self._group.send(entries.SessionClosed(now.wall_ns, session))
+                self.stale(session)
 
     def opened(self, session: SessionId) -> None:
         """A session of this node is open on all replicas."""
@@ -257,7 +272,7 @@ class Server:
         for session in self._requests.sessions():
             self._send_again(session)
         if self._fence_open:
-            self._group.send(entries.Fence(self._fence))
+            self._group.send(entries.Fence(self._fence), self._fence_guarantee)
 
     def _record(self, session: SessionId) -> Record | None:
         return self.replica.sessions.open.get(session)
@@ -335,7 +350,7 @@ class Server:
         if self._services[tag_of(request.body)] is Service.READ:
             self._read(key, request, deadline_ns, now)
             return
-        safe = request.flags & RequestFlag.SAFE
+        safe = request.flags & RequestFlag.SAFE or self.replica.quorum.configured
         self._wall_ns = max(self._wall_ns, now.wall_ns)
         entry = entries.Operation(
             self._wall_ns, session, request.number, request.acknowledged, request.body
@@ -345,6 +360,8 @@ class Server:
         self._hold(key, deadline_ns)
 
     def _rule(self, request: wire.Request) -> tuple[Status, bytes] | None:
+        if self._outside:
+            return Status.ERR_TRY_AGAIN, self._outside.encode()  # of a handle that outlives it
         if len(request.body) > self._body_size_max:
             rule = f"{len(request.body)} bytes in one request, limit {self._body_size_max}"
             return Status.ERR_NO_RESOURCES, rule.encode()
@@ -405,6 +422,11 @@ class Server:
         status = Status.ERR_UNAVAILABLE if record is None else record.without_quorum
         self._reply(key, status, NO_QUORUM.encode())
 
+    @property
+    def _fence_guarantee(self) -> Guarantee:
+        """Safe where there is a quorum: a minority must not read what is outdated elsewhere."""
+        return Guarantee.SAFE if self.replica.quorum.configured else Guarantee.AGREED
+
     def order(self) -> None:
         """Send the requests that could not go out before, and one fence for all reads that wait."""
         for session in self._requests.unsent():
@@ -415,7 +437,7 @@ class Server:
             self.stats.fences += 1
             self._reads_fenced = self._reads_next[:]
             self._reads_next.clear()
-            self._group.send(entries.Fence(self._fence))
+            self._group.send(entries.Fence(self._fence), self._fence_guarantee)
 
     def fence_passed(self, number: int, now: Now) -> None:
         """Answer the reads of a fence."""

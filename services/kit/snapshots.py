@@ -29,6 +29,7 @@ from services.kit.journal import AbandonedError, Journal
 
 AGAIN_NS: Final = 2 * ONE_SECOND_NS  # after a failure
 PAUSE_FACTOR: Final = 4  # between two snapshots, times as long as the last one took
+BYTES_PER_SECOND: Final = 100 << 20  # that a disk is taken to write, until one was measured
 NICE: Final = 10  # of a child, added
 REPORT_SIZE_MAX: Final = 1024  # bytes a child says
 
@@ -111,6 +112,7 @@ class Snapshots:
         """Learn that the state comes from a snapshot."""
         self._size = size
         self._index = index
+        self._duration_ns = size * ONE_SECOND_NS // BYTES_PER_SECOND
 
     def due(self, now_ns: int) -> bool:
         """True: a snapshot should begin now."""

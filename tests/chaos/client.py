@@ -51,7 +51,7 @@ ATTEMPTS_MAX: Final = 6
 OPEN_DEADLINE_S: Final = 45.0
 OPEN_AGAIN_S: Final = 0.2
 # Handles of the first level outlive the loss of the quorum, those of the second become stale.
-LEVELS: Final[tuple[str, ...]] = ("B.01", "B.02")
+LEVELS: Final = ("B.01", "B.02")
 JOIN_S: Final = 60.0
 _ENDS: Final = ((errors.NotExistError, Outcome.ABSENT), (errors.ExistError, Outcome.PRESENT))
 _BROKEN: Final = (errors.BadHandleError, errors.LibraryError)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from deploy import supervisor
 from openais import ckpt, clm, cpg, status
+from openais.node import lock
 from tests.integration.cluster import Cluster, running, wait_for
 from tests.integration.load import ATTRIBUTES, Writer, check
 
@@ -205,3 +209,40 @@ def test_a_killed_supervisord_is_started_again_and_takes_its_processes_over(
         assert cluster.pid(2, "totemd") != before
         assert c["a"] == b"before"
         client.unlink("kept")
+
+
+def test_an_orphan_that_wins_the_race_for_the_lock_is_ended_and_the_program_started_again() -> None:
+    # supervisord was killed just after it had started totemd: the orphan has no lock yet when the
+    # next supervisord looks for one, and then has it before the totemd that is started anew.
+    with running(1) as alone:
+        node = alone.node(1)
+        alone.supervisorctl(1, "stop", "cluster")
+        alone.supervisor(1).shutdown()
+        gate = node.run_dir / "gate"
+        config = node.directory / "conf" / "supervisord.conf"
+        text = config.read_text(encoding="utf-8")
+        own = f"{sys.executable} -m totemd"
+        waits = f"until test -e {gate}; do sleep 0.05; done; exec {own} -c"
+        assert f"command={own} -c {node.directory}/conf/openais.conf" in text
+        text = text.replace(
+            f"command={own} -c {node.directory}/conf/openais.conf",
+            f"command=sh -c '{waits} {node.directory}/conf/openais.conf'",
+        )
+        config.write_text(text, encoding="utf-8")
+        supervisor.launch(node.directory)
+        alone.supervisor(1).start("cluster")
+        wait_for(lambda: alone.supervisor(1).state("totemd") == "RUNNING", "it waits at the gate")
+        orphan = subprocess.Popen(
+            [sys.executable, "-m", "totemd", "-c", str(node.directory / "conf" / "openais.conf")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            alone.wait_live(1, "totemd")
+            gate.touch()
+            orphan.wait(30)
+        finally:
+            orphan.kill()
+            orphan.wait()
+        alone.wait_live(1, "ckpt")
+        assert lock.holder(node.run_dir, "totemd") == alone.pid(1, "totemd")

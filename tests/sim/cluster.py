@@ -89,6 +89,7 @@ class Cluster:
         self.clocks: dict[int, Clock] = {}
         self.costs: dict[int, int] = {}
         self.config_versions: dict[int, int] = {}
+        self.seat_limits = SeatLimits()
         self.notes: list[tuple[int, int, Any]] = []
         self.on_moved: Callable[[Host, Moved], bool] = lambda _host, _moved: False
         self.on_persist: Callable[[Host], bool] = lambda _host: False
@@ -134,7 +135,7 @@ class Cluster:
             self._epoch,
             stored,
             PAYLOAD_SIZE_MAX,
-            SeatLimits(),
+            self.seat_limits,
             config_version=self.config_versions.get(node_id, 0),
         )
         self.disk[node_id] = stored + 1  # before the first datagram leaves

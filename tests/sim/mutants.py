@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.sim.axioms import AxiomError
+from tests.sim.command import make
+from tests.sim.floor.judge import FloorError
 from tests.sim.measures import MEASURES
-from tests.sim.random_run import RandomRun
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "tests" / "simulation" / "mutations"
@@ -48,6 +49,7 @@ class Mutant:
     more: float | None  # caught if so many times the figure of the sound core
     above: float | None  # caught if above this figure
     directed: str | None  # a test, module:function, that catches what random runs rarely do
+    services: bool  # of the services' floor; files are named from the root
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ def load() -> list[Mutant]:
             m.get("more"),
             m.get("above"),
             m.get("directed"),
+            m.get("services", False),
         )
         for path in sorted(FOLDER.glob("*.toml"))
         for m in tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
@@ -82,19 +85,25 @@ def load() -> list[Mutant]:
 
 
 def mutate(mutant: Mutant, folder: Path) -> None:
-    """Put a broken copy of totemd into a folder.
+    """Put a broken copy of totemd, and of the services if it is one of theirs, into a folder.
 
     Raises:
         MutantError: a text is not there exactly once.
     """
-    shutil.copytree(ROOT / "totemd", folder / "totemd", ignore=shutil.ignore_patterns("*.pyc"))
+    for name in ("totemd", "services") if mutant.services else ("totemd",):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
     for file, old, new in mutant.edits:
-        path = folder / "totemd" / file
+        path = edited(mutant, folder, file)
         text = path.read_text(encoding="utf-8")
         if text.count(old) != 1:
-            where = f"totemd/{file} has this text {text.count(old)} times, not once: {old!r}"
+            where = f"{file} has this text {text.count(old)} times, not once: {old!r}"
             raise MutantError(f"mutant {mutant.name!r}: {where}")
         path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def edited(mutant: Mutant, folder: Path, file: str) -> Path:
+    """Return where the copy of an edited file is."""
+    return folder / file if mutant.services else folder / "totemd" / file
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -117,8 +126,9 @@ def _child(order: dict[str, Any], folder: Path) -> dict[str, Any]:
     if finished.returncode:
         raise MutantError(f"the child of {order} failed: {finished.stderr[-500:]}")
     answer: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    if Path(answer["totemd"]).parent != (folder / "totemd").resolve():
-        raise MutantError(f"the child imported {answer['totemd']}, not the broken copy")
+    for name in ("totemd", "services") if order["services"] else ("totemd",):
+        if Path(answer[name]).parent != (folder / name).resolve():
+            raise MutantError(f"the child imported {answer[name]}, not the broken copy")
     return answer
 
 
@@ -138,6 +148,7 @@ def try_mutant(
         count = min(mutant.seeds, seeds or mutant.seeds)
         order = {"mix": mutant.mix, "seeds": count, "first": mutant.known or 0}
         order |= {"measure": mutant.measure, "directed": mutant.directed}
+        order |= {"services": mutant.services}
         try:
             answer = _child(order, folder)
         except subprocess.TimeoutExpired:
@@ -153,10 +164,12 @@ def try_mutant(
 
 def obey(order: dict[str, Any]) -> dict[str, Any]:
     """Run the simulation on whatever core this process has imported."""
+    import services.kit
     from totemd.protocol import ring
 
+    kit = str(Path(services.kit.__file__).resolve().parent)
     where = str(Path(ring.__file__).resolve().parents[1] / "protocol")
-    answer: dict[str, Any] = {"totemd": where, "found": "", "seeds": 0, "seed": 0}
+    answer: dict[str, Any] = {"totemd": where, "services": kit, "found": "", "seeds": 0, "seed": 0}
     if order["directed"]:
         module, _, name = order["directed"].partition(":")
         try:
@@ -173,7 +186,7 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     for seed in range(order["first"], order["first"] + order["seeds"]):
         answer["seeds"] += 1
         try:
-            RandomRun(seed, order["mix"]).run()
+            make(seed, order["mix"], services=order["services"]).run()
         except Exception as error:  # any failure is a catch
             answer["found"], answer["seed"] = _name(error), seed
             break
@@ -183,6 +196,8 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
 def _name(error: Exception) -> str:
     if isinstance(error, AxiomError):
         return " ".join(sorted({v.axiom for v in error.violations}))
+    if isinstance(error, FloorError):
+        return " ".join(sorted({v.rule for v in error.violations}))
     return type(error).__name__
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.sim.floor import plan as floor
 from tests.sim.measures import MEASURES
-from tests.sim.mutants import Mutant, environment, load, mutate, try_mutant
+from tests.sim.mutants import Mutant, edited, environment, load, mutate, try_mutant
 from tests.sim.plan import mixes
 
 MUTANTS = load()
@@ -24,9 +25,10 @@ SHRINK_S = 300
 def test_a_mutant_still_fits_the_code(mutant: Mutant, tmp_path: Path) -> None:
     mutate(mutant, tmp_path)
     for file in {file for file, _, _ in mutant.edits}:
-        ast.parse((tmp_path / "totemd" / file).read_text(encoding="utf-8"))
+        ast.parse(edited(mutant, tmp_path, file).read_text(encoding="utf-8"))
     assert mutant.measure is None or mutant.measure in MEASURES
-    assert mutant.mix is None or mutant.measure == "load_ms" or mutant.mix in mixes()
+    known = floor.mixes() if mutant.services else mixes()
+    assert mutant.mix is None or mutant.measure == "load_ms" or mutant.mix in known
 
 
 def test_there_are_enough_mutants_and_their_names_differ() -> None:

@@ -160,6 +160,18 @@ class NoSectionsError(AisError):
     status = Status.ERR_NO_SECTIONS
 
 
+class NoOpError(AisError):
+    """There is nothing to do: it is so already."""
+
+    status = Status.ERR_NO_OP
+
+
+class RepairPendingError(AisError):
+    """Done, but not everybody was ready for it."""
+
+    status = Status.ERR_REPAIR_PENDING
+
+
 class TooManyGroupsError(AisError):
     """More groups than one call, client or message may have."""
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Final
 
 from openais.wire import clm as wire
-from openais.wire.clm import AddressFamily, ClusterChange, Level, TrackFlags
+from openais.wire.clm import AddressFamily, ChangeStep, ClusterChange, Level, TrackFlags
+
+_SAME: Final = ClusterChange.NO_CHANGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class ClusterNode:
     member: bool
     boot_timestamp: int  # ns since 1970
     initial_view_number: int  # view in which the node became a member; 0: it never was
+    execution_environment: str = ""  # of level B.04; empty: there is no platform management
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,26 @@ class Notification:
 class NotificationBuffer:
     """One view, or what changed with it (SaClmClusterNotificationBufferT).
 
-    ``number_of_members`` counts all members, whatever the buffer lists.
+    ``number_of_members`` counts all members, whatever the buffer lists. What follows it is told to
+    handles of level B.04 only. A buffer is a value: it stays valid when its client is closed.
     """
 
     view_number: int
     notification: tuple[Notification, ...]  # by node id
     number_of_members: int
+    step: ChangeStep = ChangeStep.COMPLETED
+    invocation: int = 0  # for `Client.response`; 0: no answer is wanted
+    root_cause_entity: str = ""  # distinguished name of the node that crashed or is administered
+    correlation_ids: tuple[int, int, int] = (0, 0, 0)  # not used
+    time_supervision: int = 0  # ns until the change happens without an answer, or TIME_UNKNOWN
+
+    def node(self, name: str) -> ClusterNode | None:
+        """Return the node of a name, plain or distinguished; None: the buffer lists none."""
+        for item in self.notification:
+            found = item.cluster_node
+            if name == found.node_name or found.node_name.startswith(f"safNode={name},"):
+                return found
+        return None
 
 
 def cluster_node(node: wire.Node, level: Level) -> ClusterNode:
@@ -94,15 +112,75 @@ def changes(
         # A node outside the membership learns that, and nothing of the others.
         if local_node_id not in before:
             return None
-        return _buffer(view, [(_departed(before[local_node_id]), ClusterChange.LEFT)], level)
-    items = [(node, _change(before.get(node_id), node)) for node_id, node in after.items()]
-    items += [(_departed(node), ClusterChange.LEFT) for n, node in before.items() if n not in after]
+        change = _marked(view, local_node_id, ClusterChange.LEFT, level)
+        return _buffer(view, [(_departed(before[local_node_id]), change)], level)
+    items = [
+        (node, _marked(view, n, _change(before.get(n), node), level)) for n, node in after.items()
+    ]
+    items += [
+        (_departed(node), _marked(view, n, ClusterChange.LEFT, level))
+        for n, node in before.items()
+        if n not in after
+    ]
     changed = [item for item in items if item[1] is not ClusterChange.NO_CHANGE]
     if flags & TrackFlags.LOCAL:
         items = changed = [item for item in changed if item[0].node_id == local_node_id]
         if not changed:
             return None
     return _buffer(view, items if flags & TrackFlags.CHANGES else changed, level)
+
+
+def planned(step: wire.Step, flags: int, level: Level) -> NotificationBuffer:
+    """Return what a client is told of a change before it happens, or that it does not.
+
+    Args:
+        step: how far the change is.
+        flags: the client's track flags.
+        level: of its handle.
+    """
+    node_id = step.planned.node_id
+    items = [
+        (node, step.planned.change if node.node_id == node_id else ClusterChange.NO_CHANGE)
+        for node in step.membership.members
+    ]
+    if not flags & TrackFlags.CHANGES or flags & TrackFlags.LOCAL:
+        items = [item for item in items if item[0].node_id == node_id]
+    return dataclasses.replace(
+        _buffer(step.membership, items, level),
+        step=step.step,
+        invocation=step.invocation,
+        root_cause_entity=step.root_cause,
+        time_supervision=step.time_supervision_ns,
+    )
+
+
+@dataclass(slots=True)
+class Following:
+    """What a handle follows, and the view it was told last."""
+
+    told: wire.Membership
+    flags: int
+    local_node_id: int
+    level: Level
+
+    def take(self, message: wire.Membership | wire.Step) -> NotificationBuffer | None:
+        """Return what a notification of the service tells the application; None: nothing."""
+        if isinstance(message, wire.Step):
+            return planned(message, self.flags, self.level)
+        if message.view <= self.told.view:
+            return None
+        told, self.told = self.told, message
+        return changes(told, message, self.flags, self.local_node_id, self.level)
+
+
+def _marked(
+    view: wire.Membership, node_id: int, seen: ClusterChange, level: Level
+) -> ClusterChange:
+    """Return the change of a node, where the view says more of it than a comparison shows."""
+    if level < Level.B_04 or view.change is None or view.change.node_id != node_id:
+        return seen
+    expected = {ClusterChange.SHUTDOWN: ClusterChange.LEFT, ClusterChange.UNLOCK: _SAME}
+    return view.change.change if expected.get(view.change.change) is seen else seen
 
 
 def _departed(node: wire.Node) -> wire.Node:
@@ -126,4 +204,5 @@ def _buffer(
         view.view,
         tuple(Notification(cluster_node(node, level), change) for node, change in ordered),
         len(view.members),
+        root_cause_entity=view.root_cause if level is Level.B_04 else "",
     )

@@ -53,7 +53,10 @@ class Session:
         table: its protocol.
         run_dir: of the node; None: environment, else the default.
         notified: called with each notification, in any thread.
-        gone: called when the session is lost for good, in any thread.
+        gone: called when the session is lost for good, in any thread, with the error that every
+            call has from then on.
+        outlives_membership: of an API level that does not know ERR_UNAVAILABLE: refused with
+            ERR_TRY_AGAIN while the node is no member, and never stale.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Session:
         *,
         run_dir: Path | str | None = None,
         notified: Callable[[Any], None] | None = None,
-        gone: Callable[[], None] | None = None,
+        gone: Callable[[AisError], None] | None = None,
         outlives_membership: bool = False,
     ) -> None:
         self.service: Final = service
@@ -352,7 +355,9 @@ class Session:
         self._outcome()
         self._fail_all(status)
         if self._gone_callback is not None:
-            self._gone_callback()
+            self._gone_callback(
+                errors.error(status, f"{self.service}.dispatch", reason, definite=False)
+            )
 
     def _fail_all(self, status: Status) -> None:
         with self._lock:

@@ -28,7 +28,7 @@ class AsyncSession:
         table: its protocol.
         run_dir: of the node.
         notified: called in the loop with each notification.
-        gone: called in the loop when the session is lost for good.
+        gone: called in the loop when the session is lost for good, with the error of all calls.
         outlives_membership: see `Session`.
     """
 
@@ -39,7 +39,7 @@ class AsyncSession:
         *,
         run_dir: Path | str | None = None,
         notified: Callable[[Any], None] | None = None,
-        gone: Callable[[], None] | None = None,
+        gone: Callable[[AisError], None] | None = None,
         outlives_membership: bool = False,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
@@ -48,7 +48,7 @@ class AsyncSession:
             table,
             run_dir=run_dir,
             notified=(lambda message: self._post(notified, message)) if notified else None,
-            gone=(lambda: self._post(gone)) if gone else None,
+            gone=(lambda error: self._post(gone, error)) if gone else None,
             outlives_membership=outlives_membership,
         )
 

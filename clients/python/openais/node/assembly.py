@@ -15,6 +15,7 @@ from openais.node.directives import SERVICES, SUBSYSTEMS
 from openais.node.exits import Exit
 from openais.node.machine import Machine
 from openais.node.model import (
+    CkptConfig,
     ClmConfig,
     Identity,
     Interface,
@@ -161,6 +162,7 @@ class Assembler:
             quorum=self._quorum(nodes),
             services=self._services(),
             clm=self._clm(),
+            ckpt=self._ckpt(),
             warnings=tuple(self._problems.warnings),
         )
 
@@ -535,4 +537,18 @@ class Assembler:
 
     def _clm(self) -> ClmConfig:
         section = self._root.one("clm")
-        return ClmConfig(section.text("cluster_name"), section.text("node_name_form"))
+        return ClmConfig(
+            section.text("cluster_name"),
+            section.text("node_name_form"),
+            tuple((section.optional_text("nodes") or "").split()),
+            section.integer("lock_callback_timeout"),
+            section.optional_text("reset_command") or "",
+        )
+
+    def _ckpt(self) -> CkptConfig:
+        section = self._root.one("ckpt")
+        return CkptConfig(
+            section.text("merge_policy"),
+            section.text("merge_conflict"),
+            section.optional_path("conflict_dir"),
+        )

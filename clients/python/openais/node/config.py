@@ -25,6 +25,7 @@ from openais.node.exits import Exit
 from openais.node.formats import BUILT_IN
 from openais.node.machine import Machine, this_machine
 from openais.node.model import (
+    CkptConfig,
     ClmConfig,
     Identity,
     Interface,
@@ -44,6 +45,7 @@ from openais.node.syntax import parse
 from openais.node.tree import Problems, Section, TooManyProblemsError
 
 __all__ = [
+    "CkptConfig",
     "ClmConfig",
     "ConfigError",
     "Identity",

@@ -208,8 +208,8 @@ _SERVICE_MEMORY: Final = SectionRule(
             "service_grace",
             milliseconds(0, DAY_MS),
             "5000",
-            "how long a service may be away before the node takes its state from the others; too "
-            "low: a slow restart loses it, too high: the others learn late",
+            "how long a service may be away before the node takes its state from the others, if "
+            "there are any; too low: a slow restart loses it, too high: the others learn late",
         ),
         Directive(
             "log_bytes_max",
@@ -385,15 +385,53 @@ _CLM: Final = SectionRule(
             "`auto`: plain names for clients of level B.01, "
             "`safNode=NAME,safCluster=CLUSTER` for others; or one form for all",
         ),
-        *later(
+        Directive(
             "nodes",
-            "execution_environment",
+            text_of(1, 65_536),
+            meaning="names of the nodes that may be members, separated by blanks; the same on all "
+            "nodes. A node whose file does not list it stays out",
+            otherwise="any node that has the key",
+        ),
+        Directive(
             "lock_callback_timeout",
-            "info_timeout",
-            "startup_wait",
-            "state_dir",
+            milliseconds(1, DAY_MS),
+            "50000",
+            "ms that a lock of this node waits for clients that want to get ready",
+        ),
+        Directive(
             "reset_command",
-            "quorum",
+            text_of(1, 4096),
+            meaning="command that reboots this node, with arguments; run as the user of `clm`",
+            otherwise="`openais clm reset` is refused",
+        ),
+        *later("execution_environment", "info_timeout", "startup_wait", "state_dir", "quorum"),
+    ),
+)
+
+_CKPT: Final = SectionRule(
+    "ckpt",
+    "The checkpoint service. What becomes of a checkpoint that two sides of a partition changed: "
+    "[ckpt.md](ckpt.md#partitions). The same on all nodes.",
+    directives=(
+        Directive(
+            "merge_policy",
+            choice("winner", "mark_corrupted", "union"),
+            "winner",
+            "`winner`: it is that of one side. `mark_corrupted`: so, and its sections that differ "
+            "get the state CORRUPTED. `union`: sections that only the other side has are added",
+        ),
+        Directive(
+            "merge_conflict",
+            choice("detach", "invalidate"),
+            "detach",
+            "of two checkpoints with one name one loses it. `detach`: who has it open keeps it. "
+            "`invalidate`: it is deleted, and handles are bad",
+        ),
+        Directive(
+            "conflict_dir",
+            ABSOLUTE_PATH,
+            meaning="where versions are kept that a merge discards, a file each; without it they "
+            "are only logged",
         ),
     ),
 )
@@ -431,6 +469,7 @@ SECTIONS: Final[tuple[SectionRule, ...]] = (
     ),
     _SERVICE,
     _CLM,
+    _CKPT,
     _section_later("amf"),
     _section_later("event"),
     _section_later("aisexec"),

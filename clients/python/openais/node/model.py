@@ -213,6 +213,18 @@ class ClmConfig:
 
     cluster_name: str
     node_name_form: str  # "auto", "plain" or "dn"
+    nodes: tuple[str, ...]  # names of those that may be members; (): any
+    lock_callback_timeout_ms: int
+    reset_command: str  # "": none
+
+
+@dataclass(frozen=True, slots=True)
+class CkptConfig:
+    """The checkpoint service."""
+
+    merge_policy: str  # "winner", "mark_corrupted" or "union"
+    merge_conflict: str  # "detach" or "invalidate"
+    conflict_dir: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,4 +244,5 @@ class NodeConfig:
     quorum: QuorumConfig
     services: ServicesConfig
     clm: ClmConfig
+    ckpt: CkptConfig
     warnings: tuple[str, ...]

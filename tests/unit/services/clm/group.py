@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from openais.wire import clm as wire
 from openais.wire.port import Reason, RingId
-from openais.wire.status import Status
-from services.clm.state import Membership, OwnNode
+from openais.wire.status import ONE_SECOND_NS, Status
+from services.clm.state import Membership, Ordered, OwnNode, Read
 from services.kit.machine import (
     REST,
     Answer,
@@ -20,7 +20,13 @@ from services.kit.machine import (
 )
 
 
-def own(node_id: int, *, name: str | None = None, incarnation: int | None = None) -> OwnNode:
+def own(
+    node_id: int,
+    *,
+    name: str | None = None,
+    incarnation: int | None = None,
+    configured: bool = True,
+) -> OwnNode:
     """Return the data of a node; everything follows from its id."""
     text = name or f"n{node_id}"
     return OwnNode(
@@ -31,6 +37,7 @@ def own(node_id: int, *, name: str | None = None, incarnation: int | None = None
         address=f"10.0.0.{node_id}",
         boot_timestamp_ns=1_000_000 + node_id,
         incarnation=node_id * 1000 if incarnation is None else incarnation,
+        configured=configured,
     )
 
 
@@ -42,6 +49,10 @@ class Group:
         self.replicas: dict[NodeId, Membership] = {}
         self.sessions: dict[SessionId, NodeId] = {}
         self.told: dict[SessionId, list[wire.Membership]] = {}
+        self.heard: dict[SessionId, list[wire.Membership | wire.Step | wire.Eviction]] = {}
+        self.answers: dict[tuple[SessionId, int], tuple[Status, object]] = {}
+        self.quorate = True
+        self.now_ns = 1
         self.view = View(RingId(ring, 0), (), (), ())
         self._number = 0
 
@@ -83,6 +94,7 @@ class Group:
             self.replicas[node_id] = replica
         self.sessions |= other.sessions
         self.told |= other.told
+        self.heard |= other.heard
         self.ring = max(self.ring, other.ring)
         self._change(tuple(other.replicas), (), reports)
 
@@ -95,21 +107,31 @@ class Group:
         away.view, away._number = self.view, self._number
         away.sessions = dict(self.sessions)
         away.told = {s: list(self.told[s]) for s, n in self.sessions.items() if n in gone}
+        away.heard = {s: list(self.heard.get(s, ())) for s in away.told}
         rest = tuple(self.replicas)
         self._change((), gone, {})
         away._change((), rest, {})
         return away
 
-    def call(
-        self, session: SessionId, operation: wire.Track | wire.TrackStop
-    ) -> tuple[Status, object]:
+    def call(self, session: SessionId, operation: Ordered) -> tuple[Status, object]:
         """Order one operation of a session; return its answer."""
-        context = self._context(session)
-        return self._answer([replica.apply(operation, context) for replica in self._all()])
+        number = self.begin(session, operation)
+        return self.answers.pop((session, number))
 
-    def read(
-        self, session: SessionId, operation: wire.NodeGet | wire.MembershipGet
-    ) -> tuple[Status, object]:
+    def begin(self, session: SessionId, operation: Ordered) -> int:
+        """Order one operation of a session that may be answered later; return its number."""
+        context = self._context(session)
+        self._perform([replica.apply(operation, context) for replica in self._all()])
+        return self._number
+
+    def expire(self, seconds: int) -> None:
+        """Let time pass; what is due is ordered, as the oldest member proposes it."""
+        self.now_ns += seconds * ONE_SECOND_NS
+        for operation in self.any().expired(self.now_ns):
+            context = Context(self.now_ns, self.view.members[0], None, self.view)
+            self._perform([replica.apply(operation, context) for replica in self._all()])
+
+    def read(self, session: SessionId, operation: Read) -> tuple[Status, object]:
         """Read at the node of a session."""
         answer = self.replicas[self.sessions[session]].read(operation, self._context(session))
         return answer.status, answer.result
@@ -130,8 +152,8 @@ class Group:
 
     def close(self, session: SessionId) -> None:
         """Close a session."""
-        for replica in self._all():
-            replica.session_closed(session, self._context(session))
+        context = self._context(session)
+        self._perform([replica.session_closed(session, context) for replica in self._all()])
 
     def any(self, other_than: int = 0) -> Membership:
         """Return one of the replicas."""
@@ -150,7 +172,7 @@ class Group:
     def _context(self, session: SessionId) -> Context:
         self._number += 1
         node_id = self.sessions[session]
-        return Context(1, node_id, Caller(node_id, session, self._number), self.view)
+        return Context(self.now_ns, node_id, Caller(node_id, session, self._number), self.view)
 
     def _change(
         self,
@@ -168,23 +190,24 @@ class Group:
             members,
             tuple(sorted(joined)),
             tuple((n, Reason.NODEDOWN) for n in sorted(left)),
+            quorate=self.quorate,
         )
-        context = Context(1, members[0], None, self.view)
+        context = Context(self.now_ns, members[0], None, self.view)
         for session, node_id in sorted(self.sessions.items()):
             if node_id in left:
-                for replica in self._all():
-                    replica.session_closed(session, context)
-        all_effects = [r.view_changed(self.view, reports, context) for r in self._all()]
+                self._perform([r.session_closed(session, context) for r in self._all()])
+        self._perform([r.view_changed(self.view, reports, context) for r in self._all()])
+
+    def _perform(self, all_effects: list[list[Effect]]) -> None:
         self._agree(all_effects)
         for effect in all_effects[0]:
-            assert isinstance(effect, Notify)
-            self.told[effect.session].append(effect.message)
-
-    def _answer(self, all_effects: list[list[Effect]]) -> tuple[Status, object]:
-        self._agree(all_effects)
-        (answer,) = all_effects[0]
-        assert isinstance(answer, Answer)
-        return answer.status, answer.result
+            match effect:
+                case Answer(caller, status, result):
+                    self.answers[caller.session, caller.number] = (status, result)
+                case Notify(session, message):
+                    self.heard.setdefault(session, []).append(message)
+                    if isinstance(message, wire.Membership):
+                        self.told[session].append(message)
 
     def _agree(self, all_effects: list[list[Effect]]) -> None:
         assert all(effects == all_effects[0] for effects in all_effects)

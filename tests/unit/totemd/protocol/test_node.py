@@ -118,13 +118,34 @@ def test_a_position_that_the_log_no_longer_has_makes_a_new_membership() -> None:
     assert len(last.members) == 1
 
 
-def test_a_seat_without_a_process_is_given_up_after_the_grace() -> None:
+def test_a_seat_without_a_process_is_given_up_after_the_grace_where_others_have_the_state() -> None:
+    cluster = Cluster(2)
+    cluster.wait(cluster.one_ring, 1_000 * MS)
+    for node_id in (1, 2):
+        effects = cluster.node(node_id).attach_seat(
+            ConnectionId(1), b"ckpt", b"", 0, cluster.now_ns
+        )
+        cluster.perform(node_id, effects)
+        cluster.run(100 * MS)
+    cluster.perform(1, cluster.node(1).disconnected(ConnectionId(1), cluster.now_ns))
+    cluster.run(5_200 * MS)
+    assert cluster.node(1).seats == {}
+    ((_, members),) = cluster.node(2).groups.groups.items()
+    assert [key.node_id for key in members] == [2]
+
+
+def test_the_only_seat_of_a_group_waits_for_its_process_as_long_as_it_takes() -> None:
+    # The danger: a service that starts slowly loses what nobody else remembers.
     single = Single()
-    single.seat(1)
+    first = single.seat(1)[0]
+    single.send(1, b"acknowledged")
     single.do(single.node.disconnected(ConnectionId(1), single.cluster.now_ns))
-    single.cluster.run(5_100 * MS)
-    assert single.node.seats == {}
-    assert single.node.groups.groups == {}
+    single.cluster.run(60_000 * MS)
+    assert isinstance(first, Attached)
+    again = single.seat(2, first.history, 1)
+    assert isinstance(again[0], Attached)
+    assert again[0].resumed
+    assert indexes(again) == [2]
 
 
 def test_the_second_process_of_a_service_takes_the_seat_from_the_first() -> None:
