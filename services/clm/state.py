@@ -220,6 +220,13 @@ class Membership:
         self._trackers.close(session)
         return self._excused([session], context)
 
+    def cancelled(self, caller: Caller, context: Context) -> list[Effect]:
+        """Forget who waits for the end of an operation; the operation goes on."""
+        self.objects.touch(REST)
+        for running in self._running.values():
+            running.callers = [c for c in running.callers if c != caller]
+        return []
+
     # Administration
 
     def _administer(
@@ -412,6 +419,24 @@ class Membership:
             settings.resets,
             None if entry is None else entry.node,
         )
+
+    def holdings(self, session: SessionId) -> bytes:
+        """Tell what a session follows; b"": nothing."""
+        tracker = self._trackers.find(session)
+        return b"" if tracker is None else bytes((tracker.flags, tracker.evictions))
+
+    def resumed(self, session: SessionId, holdings: bytes, context: Context) -> list[Effect]:
+        """Let a session follow changes again, and tell it what there is now."""
+        if not holdings:
+            return []
+        self.objects.touch(REST)
+        flags, evictions = holdings
+        if evictions:
+            self._trackers.ask_evictions(session, context.sender)
+        if not flags:
+            return []
+        self._trackers.follow(session, context.sender, flags)
+        return [Notify(session, self._membership(context.sender))]
 
     # Views
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket as plain
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,3 +171,32 @@ def test_a_socket_that_cannot_be_bound(context: Context, directory: Path) -> Non
     with pytest.raises(ExitError) as caught:
         serve(context, directory / "missing")
     assert caught.value.status is Exit.IPC_SOCKET
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_the_end_of_a_connection_that_said_nothing_is_not_that_of_its_successor(
+    context: Context, directory: Path
+) -> None:
+    # The kernel gives the next connection the same descriptor. Taken for closed, it would never
+    # get an answer: a service whose totemd had started slowly waited for ever to be attached.
+    server = serve(context, directory)
+    client = context.socket(zmq.DEALER)  # has its own descriptors before, and takes none of theirs
+    client.setsockopt(zmq.LINGER, 0)
+    before = descriptors()
+    silent = plain.socket(plain.AF_UNIX)
+    silent.connect(str(directory / "s.sock"))
+    wait_for(lambda: descriptors() == before + 2, "it is accepted")
+    silent.close()
+    wait_for(lambda: descriptors() == before, "its end is noticed")
+    client.connect(f"ipc://{directory / 's.sock'}")
+    client.send(pack_bundle([b"hello"]))
+    ((served, _),) = received(server, 1)
+    closed, count = server.closed(), server.count
+    client.close(0)
+    end = wait_for(lambda: server.receive() or server.closed(), "its own end is noticed")
+    server.close()
+    assert (closed, count) == ([], 1)
+    assert [number for number, _ in end] == [served]

@@ -29,6 +29,8 @@ class AsyncSession:
         run_dir: of the node.
         notified: called in the loop with each notification.
         gone: called in the loop when the session is lost for good, with the error of all calls.
+        missed: called in the loop with how many notifications were dropped.
+        paced: see `Session`.
         outlives_membership: see `Session`.
     """
 
@@ -40,6 +42,8 @@ class AsyncSession:
         run_dir: Path | str | None = None,
         notified: Callable[[Any], None] | None = None,
         gone: Callable[[AisError], None] | None = None,
+        missed: Callable[[int], None] | None = None,
+        paced: bool = False,
         outlives_membership: bool = False,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
@@ -49,6 +53,8 @@ class AsyncSession:
             run_dir=run_dir,
             notified=(lambda message: self._post(notified, message)) if notified else None,
             gone=(lambda error: self._post(gone, error)) if gone else None,
+            missed=(lambda count: self._post(missed, count)) if missed else None,
+            paced=paced,
             outlives_membership=outlives_membership,
         )
 
