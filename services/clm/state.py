@@ -220,6 +220,13 @@ class Membership:
         self._trackers.close(session)
         return self._excused([session], context)
 
+    def cancelled(self, caller: Caller, context: Context) -> list[Effect]:
+        """Forget who waits for the end of an operation; the operation goes on."""
+        self.objects.touch(REST)
+        for running in self._running.values():
+            running.callers = [c for c in running.callers if c != caller]
+        return []
+
     # Administration
 
     def _administer(

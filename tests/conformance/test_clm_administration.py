@@ -18,7 +18,7 @@ from openais.wire.clm import (
 )
 from openais.wire.status import ONE_SECOND_NS, TIME_UNKNOWN, Status
 from services.clm.state import Membership
-from services.kit.machine import REST, NodeId
+from services.kit.machine import REST, Caller, Context, NodeId, Waits
 from tests.conformance.clm_handles import Handle, group_of
 from tests.unit.services.clm.group import Group, own
 
@@ -413,3 +413,17 @@ def test_nodes_can_be_administered_as_soon_as_the_last_one_is_upgraded() -> None
         for replica in group.replicas.values():
             replica.speak(version)
     assert admin.administer(LOCK, B) is Status.OK
+
+
+def test_an_operation_goes_on_when_nobody_waits_for_its_end_any_more() -> None:
+    group = group_of(A, B)
+    subscriber = Handle(group, A, START)
+    number = subscriber.begin(LOCK, B)
+    caller = Caller(NodeId(A), subscriber.session, number)
+    context = Context(group.now_ns, NodeId(A), caller, group.view)
+    assert isinstance(group.any(), Waits)
+    for replica in group.replicas.values():
+        assert replica.cancelled(caller, context) == []
+    subscriber.respond(subscriber.asked())
+    assert subscriber.outcome(number) is None
+    assert subscriber.items()[-1] == [(A, "NO_CHANGE"), (B, "LEFT")]
