@@ -135,8 +135,7 @@ def _make_node(node: Node, cluster: Path, port: int) -> None:
     )
     conf = node.directory / "conf"
     (conf / "openais.conf").write_text(text, encoding="utf-8")
-    own = supervisor.configuration(node.directory, node.name, SERVICES)
-    (conf / supervisor.CONFIG_NAME).write_text(own, encoding="utf-8")
+    supervisor.make(node.directory, node.name, SERVICES)
 
 
 def _digest(directory: Path) -> bytes:

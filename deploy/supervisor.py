@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from deploy import release
 from openais.node import lock
 from openais.node.exits import NOT_RESTARTED, Exit
 
@@ -27,7 +28,8 @@ ORPHAN_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.05
 LOG_BYTES: Final = "10MB"
 GIVEN_UP: Final = frozenset({*map(int, NOT_RESTARTED), int(Exit.SERVICE_INITIALIZATION)})
-PRIORITIES: Final = {"totemd": 10, "clm": 20, "ckpt": 30}  # start order; stop in reverse
+PRIORITIES: Final = {"totemd": 10, "clm": 20, "ckpt": 30, CLUSTER: 999}  # start; stop in reverse
+STOP_SECONDS: Final = {CLUSTER: 60}
 
 _HEAD: Final = """\
 ; supervisord of one openais node. Written by "openais cluster up"; edit freely.
@@ -54,7 +56,8 @@ serverurl=unix://{run}/supervisor.sock
 """
 _PROGRAM: Final = """
 [program:{name}]
-command={python} -m {module} -c {config}
+command={command}
+directory={directory}
 priority={priority}
 autostart={autostart}
 autorestart=unexpected
@@ -67,43 +70,39 @@ stdout_logfile_maxbytes={log_bytes}
 """
 
 
+def make(node_dir: Path, name: str, services: tuple[str, ...]) -> Path:
+    """Write the configuration of supervisord and the links to the release that runs now."""
+    links = node_dir / release.LINKS_NAME
+    links.mkdir(mode=0o755, exist_ok=True)
+    for program in ("totemd", *services, CLUSTER):
+        release.point(links, program, Path(sys.executable).parent.parent)
+    path = node_dir / "conf" / CONFIG_NAME
+    path.write_text(configuration(node_dir, name, services), encoding="utf-8")
+    return path
+
+
 def configuration(node_dir: Path, name: str, services: tuple[str, ...]) -> str:
     """Return the configuration of supervisord for a node directory."""
     config = node_dir / "conf" / "openais.conf"
+    links = node_dir / release.LINKS_NAME
     log = node_dir / "log"
-    not_restarted = ",".join(str(int(status)) for status in sorted({0, *NOT_RESTARTED}))
-    parts = [_HEAD.format(run=node_dir / "run", log=log, name=name)]
-    modules = {"totemd": "totemd"} | {service: f"services.{service}" for service in services}
-    for program, module in modules.items():
-        parts.append(
-            _PROGRAM.format(
-                name=program,
-                python=sys.executable,
-                module=module,
-                config=config,
-                priority=PRIORITIES.get(program, 100),
-                autostart="false",
-                exitcodes=not_restarted,
-                stop_seconds=10,
-                log=log,
-                log_bytes=LOG_BYTES,
-            )
-        )
-    parts.append(
+    programs = ("totemd", *services, CLUSTER)
+    restarting = dict.fromkeys(programs, NOT_RESTARTED) | {CLUSTER: GIVEN_UP}
+    parts = [
         _PROGRAM.format(
-            name=CLUSTER,
-            python=sys.executable,
-            module="deploy.cluster",
-            config=config,
-            priority=999,
+            name=program,
+            command=release.command(links, program, config),
+            directory=node_dir,
+            priority=PRIORITIES.get(program, 100),
             autostart="false",
-            exitcodes=",".join(map(str, sorted({0, *GIVEN_UP}))),
-            stop_seconds=60,
+            exitcodes=",".join(map(str, sorted({0, *map(int, restarting[program])}))),
+            stop_seconds=STOP_SECONDS.get(program, 10),
             log=log,
             log_bytes=LOG_BYTES,
         )
-    )
-    return "".join(parts)
+        for program in programs
+    ]
+    return _HEAD.format(run=node_dir / "run", log=log, name=name) + "".join(parts)
 
 
 class SupervisorError(Exception):

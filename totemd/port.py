@@ -260,6 +260,8 @@ class Port:
                 return NUMBERED[type(event)](event.request)
             case local.View():
                 return _view(event)
+            case local.Parting(index, nodes):
+                return wire.Parting(index, nodes)
             case local.RingChanged(ring, nodes, current):
                 return wire.RingChanged(wire.RingId(*ring), nodes, current)
             case Configuration():

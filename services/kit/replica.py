@@ -31,14 +31,22 @@ from services.kit.effects import (
     Diverged,
     Dropped,
     Effect,
-    FencePassed,
     LeftOut,
     Now,
     State,
 )
 from services.kit.entries import RoundId
 from services.kit.fragments import Fragments
-from services.kit.machine import Context, Foreign, Machine, NodeId, Report, SessionId, View
+from services.kit.machine import (
+    KEPT,
+    Context,
+    Foreign,
+    Machine,
+    NodeId,
+    Notifications,
+    Report,
+    View,
+)
 from services.kit.meeting import Round, Side
 from services.kit.memory import MACHINE
 from services.kit.quorum import NO_QUORUM, Ballot
@@ -81,6 +89,7 @@ class Replica(Shared):
         machine: a fresh state machine of the service.
         ballot: what this node brings to the count of votes.
         needs_quorum: without it requests are refused, and sessions go stale.
+        notifications: how many are kept for a session, and what happens to more.
     """
 
     def __init__(
@@ -90,12 +99,15 @@ class Replica(Shared):
         ballot: Ballot = NO_QUORUM,
         *,
         needs_quorum: bool = True,
+        notifications: Notifications = KEPT,
     ) -> None:
-        super().__init__(node_id, machine, needs_quorum=needs_quorum)
+        super().__init__(node_id, machine, needs_quorum=needs_quorum, notifications=notifications)
         self.index = 0  # of the last event of the stream
         self.replaying = False
         self.diverged: set[int] = set()  # incomplete, because their state differed
         self._ballot: Final = ballot
+        self.clock_skews_ns: Final[dict[int, int]] = {}  # of others, when replicas met last
+        self._parting = False  # members are gone, the view that says so is to come
         self._round: Round | None = None
         self._receiving: Receiving | None = None
         self._staged: Final[dict[bytes, tuple[bytes, bytes]]] = {}  # came; not in force yet
@@ -131,6 +143,7 @@ class Replica(Shared):
         """Take a change of the group's membership."""
         self._now = now
         self.index = event.index
+        self._parting = False
         nodes = tuple(sorted({m.node_id for m in event.members}))
         joined = {c.member.node_id for c in event.joined}
         for change in event.left:
@@ -154,6 +167,13 @@ class Replica(Shared):
                 self._announce()
         elif not self.replaying:
             self._propose_settle()
+        return self._take()
+
+    def parted(self, event: port.Parting) -> list[Effect]:
+        """Learn before the view who is gone: what follows may never reach the others."""
+        self.index = event.index
+        self._parting = True
+        self.quorum.reduce(set(self.quorum.present) & set(event.nodes))
         return self._take()
 
     def caught_up(self, now: Now) -> list[Effect]:
@@ -192,6 +212,7 @@ class Replica(Shared):
         self.index = 0
         self.replaying = False
         self._round = self._receiving = self._comparison = None
+        self._parting = False
         self._fragments.keep(())
         self._staged.clear()  # the log to come does not tell of it
         self._gifts.end()
@@ -346,26 +367,12 @@ class Replica(Shared):
             self._change(NodeId(node), entry, view)
 
     def _change(self, sender: NodeId, entry: Any, view: View) -> None:
-        match entry:
-            case entries.Operation():
-                self._applier.operation(sender, entry, view)
-            case entries.Own():
-                if sender == self.me:
-                    self._proposed_ns = self._now.ns - PROPOSE_AGAIN_NS
-                self._applier.own(sender, entry, view)
-            case entries.SessionOpened():
-                self._applier.session_opened(sender, entry)
-            case entries.SessionClosed(now_ns, session):
-                self._applier.session_closed(sender, SessionId(session), now_ns, view)
-            case entries.Notified(session, serial):
-                self._applier.notified(SessionId(session), serial)
-            case entries.Fence(number):
-                if sender == self.me:
-                    self._out.append(FencePassed(number))
-            case entries.Offer():
-                self._offered(sender, entry)
-            case _:
-                raise AssertionError(f"no way to apply {type(entry).__name__}")
+        if isinstance(entry, entries.Offer):
+            self._offered(sender, entry)
+            return
+        if isinstance(entry, entries.Own) and sender == self.me:
+            self._proposed_ns = self._now.ns - PROPOSE_AGAIN_NS
+        self._applier.apply(sender, entry, view)
 
     def _offered(self, node: int, entry: entries.Offer) -> None:
         """Fix anew what the group speaks: another process has taken the seat of a member."""
@@ -427,6 +434,8 @@ class Replica(Shared):
         if r is None or not r.meeting or announce.round != r.id or node not in r.members:
             return
         r.announces.setdefault(node, announce)
+        if not self.replaying:
+            self.clock_skews_ns[node] = announce.now_ns - self._now.wall_ns
         if not r.nodes and len(r.announces) == len(r.members):
             r.nodes = r.members
             self._advance(r)
@@ -574,8 +583,7 @@ class Replica(Shared):
         context = Context(plan.now_ns, members[0], None, self.view)
         for session in sorted(self.sessions.open):
             if self.sessions.open[session].node_id not in continuing:
-                self._applier.perform(self.machine.session_closed(session, context))
-                self.sessions.park(session)
+                self._applier.park(session, context)
         if plan.foreign:
             self.machine.merge(plan.foreign, context)
         reporting = members if first else joined
@@ -588,7 +596,8 @@ class Replica(Shared):
             self._applier.end_stale(context)
         self._applier.ask_again()
         reports = {n: Report(n, a.report) for n, a in told.items()}
-        self._applier.perform(self.machine.view_changed(self.view, reports, context))
+        effects = self.machine.view_changed(self.view, reports, context)
+        self._applier.view_changed(effects, context)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -761,7 +770,7 @@ class Replica(Shared):
     def settled(self) -> bool:
         """True: a snapshot of now tells everything."""
         busy = self._round is not None or self._receiving is not None or bool(self._fragments)
-        return self.state is State.LIVE and not busy
+        return self.state is State.LIVE and not busy and not self._parting
 
     def check(self) -> None:
         """Assert every invariant."""

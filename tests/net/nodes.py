@@ -37,6 +37,7 @@ totem {{
 {interfaces}
 }}
 {nodelist}
+{sections}
 clm {{
     node_name: node{node_id}
 }}
@@ -71,6 +72,7 @@ class Shape:
     nodelist: bool = False  # always with udpu
     broadcast: bool = False
     link_local: bool = False  # IPv6 addresses that mean nothing without an interface
+    sections: str = ""  # further sections
 
 
 def configuration(shape: Shape, host: Host, hosts: Sequence[Host], directory: Path) -> str:
@@ -99,6 +101,7 @@ def configuration(shape: Shape, host: Host, hosts: Sequence[Host], directory: Pa
         more="".join(f"    {key}: {value}\n" for key, value in shape.totem.items()),
         interfaces="\n".join(interfaces),
         nodelist=_nodelist(shape, hosts) if udpu or shape.nodelist else "",
+        sections=shape.sections,
     )
 
 
@@ -198,9 +201,7 @@ class Member:
     def start_whole(self, services: tuple[str, ...]) -> None:
         """Start the node as an operator does: supervisord, then its program ``cluster``."""
         name = f"node{self.host.number}"
-        config = self.directory / "conf" / supervisor.CONFIG_NAME
-        text = supervisor.configuration(self.directory, name, services)
-        config.write_text(text, encoding="utf-8")
+        config = supervisor.make(self.directory, name, services)
         for module, *arguments in (("supervisord",), ("supervisorctl", "start", "cluster")):
             command = [sys.executable, "-m", f"supervisor.{module}", "-c", str(config)]
             done = subprocess.run(

@@ -137,6 +137,17 @@ class View:
     joined: tuple[Change, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """What follows, up to the next view, only these nodes are sure to deliver.
+
+    The transitional configuration, told to the seats of groups that lose a member with it.
+    """
+
+    index: int
+    nodes: tuple[int, ...]  # sorted
+
+
 @dataclass(slots=True)
 class EvsDelivered:
     """One multicast to a group that this EVS client has joined, in the total order."""
@@ -188,6 +199,7 @@ RareEvent: TypeAlias = (
     | Done
     | Accepted
     | View
+    | Parting
     | EvsPassed
     | RingChanged
     | Configuration

@@ -58,6 +58,7 @@ from totemd.protocol.local import (
     Event,
     GroupKey,
     Member,
+    Parting,
     Reason,
     Refusal,
     Refused,
@@ -567,6 +568,7 @@ class Node:
         self._out += self.evs.configuration(c)
         if c.kind is ConfigurationKind.TRANSITIONAL:
             self.groups.transitional(c.members)
+            self._part(c.members)
         elif not self._booted:
             self._booted = True  # the boot configuration has no round; the gate stays closed
         else:
@@ -575,6 +577,13 @@ class Node:
             self.packer.submit_sync(self.groups.regular(c.ring, c.members))
             self._sync_until_ns = self._now_ns + self._sync_timeout_ns
             self._queued = True
+
+    def _part(self, nodes: tuple[int, ...]) -> None:
+        """Tell the seats of groups that lose members to whom what follows is delivered."""
+        for seat in self.seats.values():
+            members = {member.node_id for member in self.groups.members(seat.group)}
+            if self.me in members and not members <= set(nodes):
+                self._pass(seat, Parting(seat.index + 1, tuple(sorted(nodes))))
 
     def _deliver(self, originator: int, data: bytes | memoryview) -> None:
         if data and data[0] == EVS:
@@ -618,7 +627,9 @@ class Node:
                 event = Delivered(index, originator, sender.pid, message.payload)
                 self._pass(receiver, event)
 
-    def _pass(self, receiver: Seat | _Connection, event: Delivered | DeliveredOwn | View) -> None:
+    def _pass(
+        self, receiver: Seat | _Connection, event: Delivered | DeliveredOwn | View | Parting
+    ) -> None:
         if type(receiver) is Seat and not isinstance(event, DeliveredOwn):
             for told in receiver.append(event):
                 if receiver.connection is not None:

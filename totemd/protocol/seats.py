@@ -18,6 +18,7 @@ from totemd.protocol.local import (
     Delivered,
     Event,
     GroupKey,
+    Parting,
     Refusal,
     Refused,
     SnapshotWanted,
@@ -73,7 +74,7 @@ class Seat:
         self.logs_dropped = 0
         self._from_nothing: Final = from_nothing
         self._limits: Final = limits
-        self._log: Final[deque[Delivered | View]] = deque()
+        self._log: Final[deque[Delivered | View | Parting]] = deque()
         self._wanted = False
 
     def can_resume(self, history: bytes, index: int) -> bool:
@@ -95,7 +96,7 @@ class Seat:
         self.connection = None
         self.vacant_until_ns = now_ns + self._limits.grace_ns
 
-    def append(self, event: Delivered | View) -> list[Event]:
+    def append(self, event: Delivered | View | Parting) -> list[Event]:
         """Log an event whose index is the seat's next; return what the process is told."""
         if isinstance(event, Delivered) and isinstance(event.payload, memoryview):
             event.payload = bytes(event.payload)  # kept long; a view would keep more alive
@@ -148,7 +149,7 @@ class Seat:
         assert (self.connection is None) == (self.vacant_until_ns is not None)
 
 
-def _size(event: Delivered | View) -> int:
-    if isinstance(event, View):
+def _size(event: Delivered | View | Parting) -> int:
+    if isinstance(event, View | Parting):
         return VIEW_SIZE_ESTIMATE
     return len(event.payload) + DELIVERED_SIZE_ESTIMATE

@@ -559,7 +559,7 @@ class Checkpoint:
     def _client_close(self, call: Call) -> None:
         try:
             self._session.call(call.name, call.message)
-        except (errors.BadHandleError, errors.LibraryError):
+        except (errors.BadHandleError, errors.LibraryError, errors.UnavailableError):
             return  # the client was closed first, or the session is gone: so is this open
 
     # Extensions to the specification

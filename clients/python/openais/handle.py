@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
-from openais.errors import BadHandleError, InvalidParamError, LibraryError, TryAgainError
+from openais.errors import AisError, BadHandleError, InvalidParamError, LibraryError, TryAgainError
 
 CALLBACKS_PER_DISPATCH_MAX: Final = 1024
 
@@ -66,7 +66,7 @@ class CallbackQueue:
         self._condition: Final = threading.Condition()
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
-        self._lost = False
+        self._lost: AisError | None = None
         self._nudged = False
         self._signalled = False  # the descriptor is readable
         self._served = False  # a dispatch is going to look anyway
@@ -141,11 +141,13 @@ class CallbackQueue:
             if not kept:
                 self._drain()
 
-    def lost(self) -> None:
-        """The session is gone: dispatch what waits, then fail."""
+    def lost(self, error: AisError | None = None) -> None:
+        """The session is gone: dispatch what waits, then raise this error, or ERR_LIBRARY."""
         with self._condition:
             if not self._closed:
-                self._lost = True
+                self._lost = error or LibraryError(
+                    self._name, "the session is lost", definite=False
+                )
                 self._write()
                 self._condition.notify_all()
 
@@ -196,6 +198,7 @@ class CallbackQueue:
         Raises:
             BadHandleError: closed before the call.
             LibraryError: the session is lost and nothing waits.
+            UnavailableError: likewise, and its node had left the membership of the cluster.
             TryAgainError: ONE_NONBLOCKING and nothing waits.
             InvalidParamError: unknown flags.
         """
@@ -231,7 +234,7 @@ class CallbackQueue:
                 break
             ran += self._run(batch, max(bound - ran, 1))
         if self._lost and not ran and not self._closed:
-            raise LibraryError(self._name, "the session is lost", definite=False)
+            raise self._lost
         if not ran and flags is DispatchFlags.ONE_NONBLOCKING:
             raise TryAgainError(self._name, "nothing waits")
         return ran

@@ -99,3 +99,8 @@ def ready(document: dict[str, Any] | None) -> bool:
     if document["process"] == TOTEMD:
         return bool(document["state"] == "operational" and document["gate"] == "open")
     return bool(document["state"] == "live")
+
+
+def quorate(document: dict[str, Any] | None) -> bool:
+    """True: a process is on a side of the cluster that may act, as far as it knows."""
+    return document is None or bool(document.get("quorum", {"quorate": True})["quorate"])

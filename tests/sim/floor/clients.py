@@ -159,7 +159,7 @@ class Client:
     def _opened(self) -> None:
         self._after(0, self._next)
 
-    def _gone(self) -> None:
+    def _gone(self, _error: AisError) -> None:
         session = self._session
         assert session is not None
         self._history.lost.append(

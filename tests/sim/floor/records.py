@@ -53,14 +53,17 @@ class Records:
             self._known[id(replica)] = replica
             if replica.stats.states_received:
                 self.forgotten.append((now_ns, *key))
-        seen = (replica.component, replica.applied, replica.index)
+        seen = (replica.component, replica.index)
         if self._seen.get(service.task.pid) == seen or not replica.settled:
             return
         self._seen[service.task.pid] = seen
         self.positions += 1
         digest = replica.digest()
         told = f"{service.name}@{service.node_id} pid {service.task.pid} at {now_ns}"
-        self._compare(("view", service.name, replica.component, replica.applied), digest, told)
+        # Who has got the state meanwhile is shared, and no entry that counts tells of it.
+        lacking = tuple(sorted(replica.incomplete))
+        place = ("view", service.name, replica.component, replica.applied, lacking)
+        self._compare(place, digest, told)
         history = process._history
         if history:
             self._compare(("stream", service.name, history, replica.index), digest, told)

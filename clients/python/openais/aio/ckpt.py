@@ -97,7 +97,7 @@ class Client:
             if checkpoint is not None:
                 checkpoint.changed(message)
 
-    def _gone(self) -> None:
+    def _gone(self, _error: AisError) -> None:
         for checkpoint in self._open_ones.values():
             checkpoint.end_watches()
 
@@ -409,5 +409,5 @@ class Checkpoint:
             self.end_watches()
             try:
                 await self._session.call(call.name, call.message)
-            except (errors.BadHandleError, errors.LibraryError):
+            except (errors.BadHandleError, errors.LibraryError, errors.UnavailableError):
                 return  # the client was closed first, or the session is gone: so is this open

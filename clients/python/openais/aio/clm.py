@@ -39,7 +39,9 @@ class Client:
 
     def __init__(self, *, level: str = "B.04", run_dir: Path | str | None = None) -> None:
         self._level: Final = level_of(level)
-        self._views: Final[asyncio.Queue[wire.Membership | wire.Step | None]] = asyncio.Queue()
+        self._views: Final[asyncio.Queue[wire.Membership | wire.Step | errors.AisError]] = (
+            asyncio.Queue()
+        )
         self._session: Final = AsyncSession(
             "clm", wire.TABLE, run_dir=run_dir, notified=self._changed, gone=self._gone
         )
@@ -66,8 +68,8 @@ class Client:
                 self._views.get_nowait()
             self._views.put_nowait(message)
 
-    def _gone(self) -> None:
-        self._views.put_nowait(None)
+    def _gone(self, error: errors.AisError) -> None:
+        self._views.put_nowait(error)
 
     async def node_get(
         self, node_id: int = LOCAL_NODE_ID, timeout_ns: int = CALL_TIMEOUT_NS
@@ -101,8 +103,8 @@ class Client:
             yield membership.listing(told, int(flags), node_id, self._level)
         while True:
             message = await self._views.get()
-            if message is None:
-                raise errors.LibraryError("clm.watch", "the session is lost", definite=False)
+            if isinstance(message, errors.AisError):
+                raise message
             buffer = following.take(message)
             if buffer is not None:
                 yield buffer

@@ -28,7 +28,9 @@ class AsyncSession:
         table: its protocol.
         run_dir: of the node.
         notified: called in the loop with each notification.
-        gone: called in the loop when the session is lost for good.
+        gone: called in the loop when the session is lost for good, with the error of all calls.
+        missed: called in the loop with how many notifications were dropped.
+        paced: see `Session`.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class AsyncSession:
         *,
         run_dir: Path | str | None = None,
         notified: Callable[[Any], None] | None = None,
-        gone: Callable[[], None] | None = None,
+        gone: Callable[[AisError], None] | None = None,
+        missed: Callable[[int], None] | None = None,
+        paced: bool = False,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self.session: Final = Session(
@@ -46,7 +50,9 @@ class AsyncSession:
             table,
             run_dir=run_dir,
             notified=(lambda message: self._post(notified, message)) if notified else None,
-            gone=(lambda: self._post(gone)) if gone else None,
+            gone=(lambda error: self._post(gone, error)) if gone else None,
+            missed=(lambda count: self._post(missed, count)) if missed else None,
+            paced=paced,
         )
 
         self._thread: Final = threading.get_ident()

@@ -18,7 +18,8 @@ DOWN: Final = 1
 CANNOT_CONNECT: Final = 3
 
 
-def _run_dirs(options: argparse.Namespace) -> list[Path]:
+def run_dirs(options: argparse.Namespace) -> list[Path]:
+    """Return the run directories of the nodes that are meant."""
     if options.run_dir is not None:
         return [options.run_dir]
     directory = options.dir
@@ -32,12 +33,12 @@ def _run_dirs(options: argparse.Namespace) -> list[Path]:
 
 def status(options: argparse.Namespace) -> int:
     """Show the processes of one node or of a cluster on this machine."""
-    run_dirs = _run_dirs(options)
-    if not run_dirs:
+    found_dirs = run_dirs(options)
+    if not found_dirs:
         sys.stderr.write(f"openais cluster status: no cluster in {options.dir}\n")
         return CANNOT_CONNECT
     documents = {
-        run_dir: {name: ask.query(run_dir, name) for name in PROCESSES} for run_dir in run_dirs
+        run_dir: {name: ask.query(run_dir, name) for name in PROCESSES} for run_dir in found_dirs
     }
     if options.json:
         answer = {str(run_dir): found for run_dir, found in documents.items()}
@@ -47,7 +48,7 @@ def status(options: argparse.Namespace) -> int:
     found = [document for node in documents.values() for document in node.values()]
     if not any(found):
         sys.stderr.write(
-            f"openais cluster status: nothing answers in {run_dirs[0]}; "
+            f"openais cluster status: nothing answers in {found_dirs[0]}; "
             "start the node: supervisorctl start cluster, or openais cluster up\n"
         )
         return CANNOT_CONNECT
@@ -61,7 +62,8 @@ def status(options: argparse.Namespace) -> int:
             "openais cluster status: the nodes are in different rings; "
             "see their logs, and compare keys: ais-keygen --fingerprint\n"
         )
-    return 0 if len(views) == 1 and all(ask.ready(document) for document in found) else DOWN
+    serves = all(ask.ready(document) and ask.quorate(document) for document in found)
+    return 0 if len(views) == 1 and serves else DOWN
 
 
 def _show(documents: dict[Path, dict[str, dict[str, Any] | None]]) -> None:
@@ -89,8 +91,16 @@ def _row(name: str, document: dict[str, Any] | None) -> list[object]:
             f"ring {ring['seq']}.{ring['representative']}{_links(document)}",
         ]
     counts = ", ".join(f"{value} {key}" for key, value in document["machine"].items())
-    detail = f"{document['sessions']} sessions, {counts}"
+    detail = f"{_quorum(document)}{document['sessions']} sessions, {counts}"
     return [document["state"], pid, _ids(document["view"]["members"]), detail]
+
+
+def _quorum(document: dict[str, Any]) -> str:
+    """Return how many votes a side without quorum has, else nothing."""
+    quorum = document["quorum"]
+    if quorum["quorate"]:
+        return ""
+    return f"no quorum ({quorum['votes']} of {quorum['expected']} votes), "
 
 
 def _links(document: dict[str, Any]) -> str:

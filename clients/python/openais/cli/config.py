@@ -23,7 +23,7 @@ def check(options: argparse.Namespace) -> int:
         checking.check(
             options.file,
             os.environ,
-            more=_node_checks(),
+            more=node_checks(),
             lenient=options.lenient,
             key_file=options.key_file,
             amf_file=options.amf_file,
@@ -31,7 +31,8 @@ def check(options: argparse.Namespace) -> int:
     )
 
 
-def _node_checks() -> tuple[checking.Check, ...]:
+def node_checks() -> tuple[checking.Check, ...]:
+    """Return what daemons check at their start, where they are installed."""
     try:
         found: tuple[checking.Check, ...] = importlib.import_module(NODE_CHECKS_MODULE).CHECKS
     except ImportError as error:

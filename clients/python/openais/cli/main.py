@@ -6,18 +6,19 @@ Exit statuses: 0 done, 1 failed, 2 usage, 3 cannot connect.
 from __future__ import annotations
 
 import argparse
-import runpy
+import importlib
 import sys
 from pathlib import Path
 from typing import Final
 
 from openais import __version__
-from openais.cli import ckpt, cluster, config, key, ring
+from openais.cli import ckpt, cluster, config, doctor, key, ring
 from openais.errors import AisError, TryAgainError
 from openais.node import paths
 from openais.node.program import absolute
 
 LOCAL_CLUSTER_MODULE: Final = "deploy.local"  # comes with the package openais-node
+RENEW_MODULE: Final = "deploy.renew"  # likewise
 FAILED: Final = 1
 CANNOT_CONNECT: Final = 3
 
@@ -26,7 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["cluster"] and given[1:2] in (["up"], ["down"]):
-        return _local_cluster(given[1:])
+        return _of_node("cluster", LOCAL_CLUSTER_MODULE, given[1:])
+    if given[:1] in (["restart"], ["upgrade"]):
+        return _of_node(given[0], RENEW_MODULE, given)
+    if given[:1] == ["status"]:
+        given = ["cluster", *given]
     options = _parser().parse_args(given)
     try:
         return int(options.run(options))
@@ -40,30 +45,45 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
 
-def _local_cluster(arguments: list[str]) -> int:
-    sys.argv = ["openais cluster", *arguments]
+def _of_node(name: str, module: str, arguments: list[str]) -> int:
+    """Run a command that comes with the daemons."""
     try:
-        runpy.run_module(LOCAL_CLUSTER_MODULE, run_name="__main__", alter_sys=True)
+        run = importlib.import_module(module).main
     except ImportError as error:
-        sys.stderr.write(f"openais cluster: needs the package openais-node ({error})\n")
+        sys.stderr.write(f"openais {name}: needs the package openais-node ({error})\n")
         return FAILED
-    except SystemExit as end:
+    try:
+        return int(run(arguments))
+    except SystemExit as end:  # usage, of argparse
         return int(end.code or 0)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="openais", description=__doc__)
     parser.add_argument("--version", action="version", version=f"openais {__version__}")
     rooms = parser.add_subparsers(
-        dest="room", required=True, metavar="cluster|ckpt|config|key|ring"
+        dest="room",
+        required=True,
+        metavar="status|doctor|cluster|restart|upgrade|ckpt|config|key|ring",
     )
+    rooms.add_parser("status", help="as cluster status")
+    _doctor(rooms.add_parser("doctor", help="what is wrong with nodes, and what to do"))
+    rooms.add_parser("restart", help="restart programs of nodes, one at a time, each until live")
+    rooms.add_parser("upgrade", help="run a program from another release; back if it fails")
     _cluster(rooms.add_parser("cluster", help="up, down, status of a cluster"))
     _ckpt(rooms.add_parser("ckpt", help="look into checkpoints, dump and restore them"))
     _config(rooms.add_parser("config", help="check and show openais.conf"))
     _key(rooms.add_parser("key", help="change the key of a running cluster"))
     _ring(rooms.add_parser("ring", help="have the ring formed anew, nodes taken in again"))
     return parser
+
+
+def _doctor(room: argparse.ArgumentParser) -> None:
+    room.add_argument("--dir", type=Path, help="a cluster made by up: all its nodes")
+    room.add_argument("--run-dir", type=Path, help="one node; else OPENAIS_RUN_DIR, /run/ais")
+    room.add_argument("-c", dest="config", type=absolute, metavar="FILE", help="openais.conf")
+    room.add_argument("--json", action="store_true", help="JSON")
+    room.set_defaults(run=doctor.run)
 
 
 def _ring(room: argparse.ArgumentParser) -> None:

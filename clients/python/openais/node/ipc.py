@@ -54,6 +54,8 @@ class Access:
 
     uids: frozenset[int] = frozenset()
     gids: frozenset[int] = frozenset()
+    admin_uids: frozenset[int] = frozenset()
+    admin_gids: frozenset[int] = frozenset()
 
     def allows(self, peer: Peer) -> bool:
         """True: the peer may use this socket."""
@@ -62,6 +64,11 @@ class Access:
     def trusts(self, peer: Peer) -> bool:
         """True: the peer is root or of this process's own user."""
         return peer.uid in (0, os.getuid())
+
+    def administers(self, peer: Peer) -> bool:
+        """True: the peer may do what changes the service for others."""
+        named = peer.uid in self.admin_uids or peer.gid in self.admin_gids
+        return self.trusts(peer) or named
 
 
 @dataclass(slots=True)

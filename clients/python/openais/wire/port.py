@@ -15,7 +15,7 @@ from typing import Final
 from openais.wire.codec import Buffer, Table
 from openais.wire.status import Status
 
-VERSION: Final = 4  # since 3: EVS; since 4: RingGather, HoldOffsClear, EvsDeliveredOwn, pids
+VERSION: Final = 5  # 3: EVS; 4: RingGather, HoldOffsClear, EvsDeliveredOwn, pids; 5: Parting
 VERSION_MIN: Final = 2  # 1 packed payloads into their messages
 VERSION_EVS_KEEPS: Final = 4  # from it on a client of EVS keeps what it multicasts
 
@@ -368,6 +368,18 @@ class CaughtUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Parting:
+    """SEAT only. What follows, up to the next view, only these nodes are sure to deliver.
+
+    Told in the total order when the ring of a group's members breaks (the transitional
+    configuration): what is delivered from here on may never reach the others.
+    """
+
+    index: int
+    nodes: tuple[int, ...]  # sorted
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotWanted:
     """SEAT only. The log since the last snapshot passed its bound; make a snapshot soon."""
 
@@ -443,6 +455,7 @@ TABLE: Final = Table(
         78: Configuration,
         79: EvsDeliveredOwn,
         80: EvsPassed,
+        81: Parting,
     },
     carriers=(Multicast, Delivered, EvsMulticast, EvsDelivered),
 )

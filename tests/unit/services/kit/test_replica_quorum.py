@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from openais.wire.port import Parting
 from openais.wire.status import Status
 from services.kit import entries
 from services.kit.quorum import Ballot
@@ -41,6 +42,23 @@ def test_a_minority_refuses_what_is_ordered_after_the_others_are_gone() -> None:
     assert toy(made, 3).counters == {}
     add(made, 1, 1)
     made.run()
+    assert toy(made, 2).counters == {b"n": 1}
+
+
+def test_a_minority_refuses_what_its_old_ring_leaves_behind() -> None:
+    # Danger: a message that reached nobody else is delivered before the view without the others.
+    made = stage(3)
+    for node_id, nodes in ((3, (3,)), (1, (1, 2)), (2, (1, 2))):
+        host = made.hosts[node_id]
+        index = host.log[-1].index + 1
+        made.perform(host, host.replica.parted(Parting(index, nodes)))
+        assert not host.replica.settled, "a snapshot would forget who is gone"
+    add(made, 3, 1)
+    made.rings = [[1, 2], [3]]
+    made.step(3)
+    assert statuses(made, 3) == [Status.ERR_UNAVAILABLE]
+    add(made, 1, 1)
+    made.step(1)
     assert toy(made, 2).counters == {b"n": 1}
 
 
