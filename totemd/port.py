@@ -19,6 +19,7 @@ from totemd.protocol.effects import Configuration
 from totemd.protocol.node import WINDOW_BYTES, WINDOW_MESSAGES, Effect, Node, name_rule
 from totemd.security import CONNECTION, Security
 
+REPLAY_OVERHEAD: Final = 1024  # bytes that a replayed event may have beside its payload
 RESERVED: Final = b"\0"  # first byte of the names of groups that no client may take
 
 NUMBERED: Final = {  # of the core -> of the port
@@ -136,12 +137,20 @@ class Port:
                 self._refuse(client, Status.ERR_ACCESS, rule)
                 return []
             self._attached[client] = m.kind
-            return self._node.attach_seat(connection, m.group, m.history, m.index, now_ns)
+            effects = self._node.attach_seat(connection, m.group, m.history, m.index, now_ns)
+            self._allow_replay(client, effects)
+            return effects
         self._attached[client] = m.kind
         if m.kind is wire.Kind.EVS:
             keeps = m.version >= wire.VERSION_EVS_KEEPS
             return self._node.attach_evs(connection, peer.pid, now_ns, keeps=keeps)
         return self._node.attach_process(connection, peer.pid, now_ns)
+
+    def _allow_replay(self, client: int, effects: list[Effect]) -> None:
+        """Let the whole log of a seat wait for its process: it is in memory anyway."""
+        told = [e.event for e in effects if isinstance(e, local.Tell) and e.connection == client]
+        sizes = [len(e.payload) for e in told if isinstance(e, local.Delivered)]
+        self.server.allow(client, len(told), sum(sizes) + REPLAY_OVERHEAD * len(told))
 
     def _request(self, client: int, message: object, now_ns: int) -> list[Effect]:
         node, connection = self._node, local.ConnectionId(client)

@@ -503,6 +503,17 @@ class Checkpoints:
             del self._tracking[session]
         return []
 
+    def holdings(self, session: SessionId) -> bytes:
+        """Tell what a session has open."""
+        return self.report((session,))
+
+    def resumed(self, session: SessionId, holdings: bytes, context: Context) -> list[Effect]:
+        """Open again what a session had open, where it is still there."""
+        told = wire.TABLE.decode(holdings)
+        assert isinstance(told, wire.OpensReport), "it is of this state"
+        self._reopen(context.sender, told)
+        return []
+
     def report(self, sessions: tuple[SessionId, ...]) -> bytes:
         """Tell what the sessions have open."""
         opens = []

@@ -411,6 +411,24 @@ class Membership:
             None if entry is None else entry.node,
         )
 
+    def holdings(self, session: SessionId) -> bytes:
+        """Tell what a session follows; b"": nothing."""
+        tracker = self._trackers.find(session)
+        return b"" if tracker is None else bytes((tracker.flags, tracker.evictions))
+
+    def resumed(self, session: SessionId, holdings: bytes, context: Context) -> list[Effect]:
+        """Let a session follow changes again, and tell it what there is now."""
+        if not holdings:
+            return []
+        self.objects.touch(REST)
+        flags, evictions = holdings
+        if evictions:
+            self._trackers.ask_evictions(session, context.sender)
+        if not flags:
+            return []
+        self._trackers.follow(session, context.sender, flags)
+        return [Notify(session, self._membership(context.sender))]
+
     # Views
 
     def report(self, sessions: tuple[SessionId, ...]) -> bytes:

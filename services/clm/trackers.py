@@ -60,6 +60,10 @@ class Trackers:
             del self._open[session]
         return True
 
+    def find(self, session: SessionId) -> Tracker | None:
+        """Return what a session follows; None: nothing."""
+        return self._open.get(session)
+
     def close(self, session: SessionId) -> None:
         """Forget a session."""
         self._open.pop(session, None)

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from openais.wire.codec import DecodeError
 from openais.wire.status import Status
 from services.kit import entries
-from services.kit.effects import Dropped, Effect, Opened, ReplicaStats, Replied, Stale, Told
+from services.kit.effects import (
+    Dropped,
+    Effect,
+    Ended,
+    FencePassed,
+    Opened,
+    ReplicaStats,
+    Replied,
+    Stale,
+    Told,
+)
 from services.kit.machine import (
     Answer,
     Caller,
     Context,
     Machine,
     NodeId,
+    Notifications,
     Notify,
+    Overflow,
+    Paced,
+    Resumes,
     SessionId,
     View,
+    Waits,
 )
 from services.kit.machine import Effect as MachineEffect
 from services.kit.quorum import Quorum
@@ -28,7 +44,7 @@ UNKNOWN_RULE: Final = b"not an operation of the version that the group speaks"
 
 
 class Applier:
-    """Applies operations; performs what the machine wants, as far as it is for this node.
+    """Applies entries; performs what the machine wants, as far as it is for this node.
 
     Args:
         me: this node.
@@ -39,6 +55,7 @@ class Applier:
         stats: counters.
         out: where effects go.
         needs_quorum: without it requests are refused, and sessions go stale.
+        notifications: how many are kept for a session, and what happens to more.
     """
 
     def __init__(
@@ -52,7 +69,11 @@ class Applier:
         out: list[Effect],
         *,
         needs_quorum: bool,
+        notifications: Notifications,
     ) -> None:
+        self._waits: Final = machine if isinstance(machine, Waits) else None
+        self._resumes: Final = machine if isinstance(machine, Resumes) else None
+        self._paced: Final = machine if isinstance(machine, Paced) else None
         self._me: Final = me
         self._machine: Final = machine
         self._sessions: Final = sessions
@@ -61,14 +82,63 @@ class Applier:
         self._stats: Final = stats
         self._out: Final = out
         self._needs_quorum: Final = needs_quorum
+        self._notifications: Final = notifications
+        self._overflowed: Final[dict[SessionId, None]] = {}  # to be closed with this entry
 
     @property
     def acts(self) -> bool:
         """True: requests are served here, as far as the quorum is concerned."""
         return self._quorum.acts or not self._needs_quorum
 
-    def operation(self, node: NodeId, entry: entries.Operation, view: View) -> None:
-        """Apply a request of a client, once and in its place; answer it."""
+    @property
+    def waits(self) -> bool:
+        """True: an answer of the machine may come with a later operation."""
+        return self._waits is not None
+
+    def apply(self, node: NodeId, entry: Any, view: View) -> None:
+        """Apply one entry of a node."""
+        if isinstance(entry, entries.Operation):
+            self._operation(entry, node, view)
+        else:
+            self._apply(entry, Context(getattr(entry, "now_ns", 0), node, None, view))
+        if self._overflowed:
+            self._end_overflowed(Context(getattr(entry, "now_ns", 0), node, None, view))
+
+    def _apply(self, entry: Any, context: Context) -> None:
+        match entry:
+            case entries.Own():
+                self._own(entry, context)
+            case entries.SessionOpened():
+                self._session_opened(entry, context)
+            case entries.SessionResumed():
+                self._session_resumed(SessionId(entry.session), entry.notified, context)
+            case entries.SessionClosed():
+                self._session_closed(SessionId(entry.session), context)
+            case entries.Cancelled():
+                self._cancelled(entry, context)
+            case entries.Notified():
+                self._notified(entry, context)
+            case entries.Fence(number):
+                if context.sender == self._me:
+                    self._out.append(FencePassed(number))
+            case _:
+                raise AssertionError(f"no way to apply {type(entry).__name__}")
+
+    def view_changed(self, effects: list[MachineEffect], context: Context) -> None:
+        """Do what the machine wants when a view comes into force."""
+        self.perform(effects)
+        if self._overflowed:
+            self._end_overflowed(context)
+
+    def park(self, session: SessionId, context: Context) -> None:
+        """Close a session whose node went away, and keep what it was."""
+        holdings = self._resumes.holdings(session) if self._resumes is not None else None
+        self.perform(self._machine.session_closed(session, context))
+        self._sessions.park(session, holdings)
+
+    # Requests
+
+    def _operation(self, entry: entries.Operation, node: NodeId, view: View) -> None:
         session = SessionId(entry.session)
         record = self._sessions.open.get(session)
         if record is None or record.node_id != node:
@@ -77,14 +147,18 @@ class Applier:
         place = record.place(entry.number, entry.after)
         if place is Place.EARLY:
             self._stats.operations_early += 1
-            return
-        if place is Place.KNOWN:
-            self._repeat(node, record, session, entry.number)
-            return
-        self._sessions.objects.touch(session)
-        record.acknowledge(entry.acknowledged)
-        record.begin(entry.number)
-        caller = Caller(node, session, entry.number)
+        elif place is Place.KNOWN:
+            self._repeat(session, record, entry.number)
+        else:
+            self._sessions.objects.touch(session)
+            record.acknowledge(entry.acknowledged)
+            record.begin(entry.number)
+            caller = Caller(node, session, entry.number)
+            self._request(entry, record, Context(entry.now_ns, node, caller, view), caller)
+
+    def _request(
+        self, entry: entries.Operation, record: Record, context: Context, caller: Caller
+    ) -> None:
         if not self.acts:
             self._stats.operations_without_quorum += 1
             self._answered(record, caller, record.without_quorum, NO_QUORUM_RULE)
@@ -95,7 +169,7 @@ class Applier:
             self._answered(record, caller, Status.ERR_INVALID_PARAM, UNKNOWN_RULE)
             return
         try:
-            effects = self._machine.apply(operation, Context(entry.now_ns, node, caller, view))
+            effects = self._machine.apply(operation, context)
         except Exception:
             # The same bug fires on every replica: all answer alike and go on if the state holds.
             self._stats.operations_failed += 1
@@ -104,18 +178,37 @@ class Applier:
             return
         self._stats.operations_applied += 1
         self.perform(effects)
+        if self._waits is None and entry.number in record.waiting:
+            self._answered(record, caller, Status.ERR_LIBRARY, b"a bug in the service: no answer")
 
-    def _repeat(self, node: NodeId, record: Record, session: SessionId, number: int) -> None:
+    def _repeat(self, session: SessionId, record: Record, number: int) -> None:
         """Answer a request that was sent again as before."""
         self._stats.operations_repeated += 1
-        if node != self._me or number in record.waiting or number <= record.acknowledged:
-            return
-        passed_over = (Status.ERR_TIMEOUT, b"given up before; a later request was served")
-        answer = record.answers.get(number, passed_over)
-        self._out.append(Replied(session, number, *answer))
+        if number not in record.waiting and number > record.acknowledged:
+            self._reply(session, record, number)
 
-    def own(self, node: NodeId, entry: entries.Own, view: View) -> None:
-        """Apply an operation of the machine itself."""
+    def _reply(self, session: SessionId, record: Record, number: int) -> None:
+        passed_over = (Status.ERR_TIMEOUT, b"given up before; a later request was served")
+        if record.node_id == self._me:
+            self._out.append(Replied(session, number, *record.answers.get(number, passed_over)))
+
+    def _cancelled(self, entry: entries.Cancelled, context: Context) -> None:
+        """Withdraw a request that waits; one that has its answer keeps it."""
+        session = SessionId(entry.session)
+        record = self._sessions.find(session)
+        if record is None or record.node_id != context.sender:
+            return
+        if not record.cancel(entry.number):
+            self._reply(session, record, entry.number)
+            return
+        self._stats.requests_cancelled += 1
+        caller = Caller(context.sender, session, entry.number)
+        if self._waits is not None:
+            self.perform(self._waits.cancelled(caller, replace(context, caller=caller)))
+        reason = b"given up" if entry.status is Status.ERR_INTERRUPT else b"it waited in vain"
+        self._answered(record, caller, entry.status, reason)
+
+    def _own(self, entry: entries.Own, context: Context) -> None:
         if not self.acts:
             return
         try:
@@ -123,27 +216,17 @@ class Applier:
         except DecodeError:
             self._stats.entries_malformed += 1
             return
-        self.perform(self._machine.apply(operation, Context(entry.now_ns, node, None, view)))
+        self.perform(self._machine.apply(operation, context))
 
-    def session_opened(self, node: NodeId, entry: entries.SessionOpened) -> None:
-        """Open a session."""
+    # Sessions
+
+    def _session_opened(self, entry: entries.SessionOpened, context: Context) -> None:
         session, lasts = SessionId(entry.session), entry.outlives_membership
-        if not self.acts and not lasts:
-            if node == self._me:
-                self._out.append(Stale(session))
-            return
-        self._sessions.opened(session, node, outlives_membership=lasts)
-        if node == self._me and self._sessions.open[session].node_id == node:
-            self._out.append(Opened(session))
-
-    def session_closed(self, node: NodeId, session: SessionId, now_ns: int, view: View) -> None:
-        """End a session of a node."""
-        record = self._sessions.open.get(session)
-        if record is None or record.node_id != node:
-            return
-        effects = self._machine.session_closed(session, Context(now_ns, node, None, view))
-        self._sessions.closed(session)
-        self.perform(effects)
+        if self.acts or lasts:
+            self._sessions.opened(session, context.sender, outlives_membership=lasts)
+            self._tell_opened(context.sender, session)
+        elif context.sender == self._me:
+            self._out.append(Stale(session))
 
     def end_stale(self, context: Context) -> None:
         """End the sessions that do not outlive the membership of their node."""
@@ -152,8 +235,7 @@ class Applier:
             if record.outlives_membership:
                 continue
             self._stats.sessions_stale += 1
-            self.perform(self._machine.session_closed(session, context))
-            self._sessions.closed(session)
+            self._close(session, context)
             if record.node_id == self._me:
                 self._out.append(Stale(session))
 
@@ -163,14 +245,69 @@ class Applier:
         if any(self._sessions.open[session].again for session in own):
             self._out.append(Dropped())
 
-    def notified(self, session: SessionId, serial: int) -> None:
-        """Forget notifications that the client has seen."""
+    def serials(self) -> dict[SessionId, int]:
+        """Return up to where the sessions of this node were notified, before a state is loaded."""
+        own = self._sessions.of_node(self._me)
+        return {s: self._sessions.open[s].serial for s in own}
+
+    def tell(self, before: dict[SessionId, int]) -> None:
+        """Notify this node's sessions of what a loaded state notified them of."""
+        for session in self._sessions.of_node(self._me):
+            serial = self._sessions.open[session].serial
+            if serial > before.get(session, serial):
+                self._out.append(Told(session, serial))
+
+    def _tell_opened(self, node: NodeId, session: SessionId) -> None:
+        record = self._sessions.open.get(session)
+        if node == self._me:
+            mine = record is not None and record.node_id == node
+            self._out.append(Opened(session) if mine else Ended(session))
+
+    def _session_resumed(self, session: SessionId, notified: int, context: Context) -> None:
+        holdings = self._sessions.resume(session, context.sender, notified)
+        if holdings is not None and self._resumes is not None:
+            self.perform(self._resumes.resumed(session, holdings, context))
+        self._tell_opened(context.sender, session)
+
+    def _session_closed(self, session: SessionId, context: Context) -> None:
+        record = self._sessions.open.get(session)
+        if record is not None and record.node_id == context.sender:
+            self._close(session, context)
+
+    def _close(self, session: SessionId, context: Context) -> None:
+        effects = self._machine.session_closed(session, context)
+        self._sessions.closed(session)
+        self.perform(effects)
+
+    def _notified(self, entry: entries.Notified, context: Context) -> None:
+        """Forget notifications that were taken."""
+        session = SessionId(entry.session)
         record = self._sessions.find(session)
-        if record is not None:
-            record.trim(serial)
+        if record is None or record.node_id != context.sender:
+            return
+        record.trim(entry.serial, self._notifications)
+        if self._paced is not None:
+            self.perform(self._paced.taken(session, len(record.kept), context))
+        if record.node_id == self._me:
+            self._out.append(Told(session, record.serial))
+
+    def _end_overflowed(self, context: Context) -> None:
+        """Close the sessions that do not take their notifications, where that is the rule."""
+        while self._overflowed:
+            session = next(iter(self._overflowed))
+            del self._overflowed[session]
+            record = self._sessions.open.get(session)
+            if record is None:
+                continue
+            self._stats.sessions_overflowed += 1
+            if record.node_id == self._me:
+                self._out.append(Ended(session))
+            self._close(session, replace(context, sender=record.node_id))
+
+    # Effects
 
     def perform(self, effects: list[MachineEffect]) -> None:
-        """Remember answers and notifications; tell those of this node."""
+        """Do what the machine wants: remember answers and notifications, tell ours."""
         for effect in effects:
             match effect:
                 case Answer(caller, status, result):
@@ -184,7 +321,7 @@ class Applier:
                         self._notify(session, record, self.encoded(message))
 
     def encoded(self, message: Any) -> bytes:
-        """Encode a message of the service as the group speaks."""
+        """Encode a message of the machine as the version that the group speaks."""
         return self._machine.table.encode(message, self._versions.spoken.service)
 
     def _answered(self, record: Record, caller: Caller, status: Status, body: bytes) -> None:
@@ -192,19 +329,8 @@ class Applier:
             self._out.append(Replied(caller.session, caller.number, status, body))
 
     def _notify(self, session: SessionId, record: Record, body: bytes) -> None:
-        serial = record.notify(body)
-        if record.node_id == self._me:
-            self._out.append(Told(session, serial, body))
-
-    def serials(self) -> dict[SessionId, int]:
-        """Return up to where the sessions of this node were notified, before a state is loaded."""
-        own = self._sessions.of_node(self._me)
-        return {s: self._sessions.open[s].serial for s in own}
-
-    def tell(self, before: dict[SessionId, int]) -> None:
-        """Notify this node's sessions of what a loaded state notified them of."""
-        for session in self._sessions.of_node(self._me):
-            record = self._sessions.open[session]
-            for serial, body in record.kept:
-                if serial > before.get(session, record.serial):
-                    self._out.append(Told(session, serial, body))
+        kept = record.notify(body, self._notifications)
+        if not kept and self._notifications.overflow is Overflow.END:
+            self._overflowed[session] = None
+        elif record.node_id == self._me:
+            self._out.append(Told(session, record.serial))

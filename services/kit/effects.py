@@ -35,7 +35,9 @@ class ReplicaStats:
     operations_without_session: int = 0
     operations_failed: int = 0
     operations_without_quorum: int = 0
+    requests_cancelled: int = 0
     sessions_stale: int = 0
+    sessions_overflowed: int = 0
     entries_malformed: int = 0
     meetings: int = 0
     states_received: int = 0
@@ -68,16 +70,22 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A session of this node is to be notified."""
+    """A session of this node has a notification more, or has taken some."""
 
     session: SessionId
-    serial: int
-    body: bytes
+    serial: int  # of its newest notification
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A session of this node is open."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session of this node is over: what it did not take overflowed, or it is not known."""
 
     session: SessionId
 
@@ -146,6 +154,7 @@ Effect: TypeAlias = (
     | Replied
     | Told
     | Opened
+    | Ended
     | Stale
     | FencePassed
     | Dropped

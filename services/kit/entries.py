@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from openais.wire.codec import Buffer, Table, tag_of
+from openais.wire.status import Status
 from services.kit import versions
 from services.kit.quorum import NO_QUORUM, Ballot
 from services.kit.versions import Span
@@ -48,6 +49,15 @@ class SessionOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionResumed:
+    """A client of the sender's node takes a session up that was closed when the node left."""
+
+    now_ns: int
+    session: bytes
+    notified: int  # serial of the last notification the client saw
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """A session of the sender's node ended: closed, or its process died."""
 
@@ -61,6 +71,17 @@ class Notified:
 
     session: bytes
     serial: int
+    now_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The client waits no longer for the answer of a request, or its time is over."""
+
+    now_ns: int
+    session: bytes
+    number: int
+    status: Status  # of the answer, unless the machine has another
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +238,8 @@ TABLE: Final = Table(
         15: Complete,
         16: DigestWanted,
         17: Digest,
+        18: Cancelled,
+        19: SessionResumed,
     },
     version=VERSION,
     version_min=VERSION_MIN,

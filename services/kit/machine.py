@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NewType, Protocol, TypeAlias
+from typing import Any, Final, NewType, Protocol, TypeAlias, runtime_checkable
 
 from openais.wire.codec import Buffer, Table
 from openais.wire.port import Reason, RingId
@@ -59,7 +59,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer a request. May be returned by a later operation than the one that asked."""
+    """Answer a request. May be returned by a later operation than the one that asked: `Waits`."""
 
     caller: Caller
     status: Status
@@ -77,6 +77,26 @@ class Notify:
 Effect: TypeAlias = Answer | Notify
 
 
+class Overflow(Enum):
+    """What happens to the notifications of a session that does not take them."""
+
+    OLDEST = "oldest"  # the oldest are dropped
+    NEWEST = "newest"  # what comes is dropped until half of what is kept has been taken
+    END = "end"  # the session ends
+
+
+@dataclass(frozen=True, slots=True)
+class Notifications:
+    """How many notifications are kept for a session; it is told how many were dropped."""
+
+    kept_max: int = 1024  # >= 64: that they were taken is ordered for several at a time
+    bytes_max: int = 16 << 20
+    overflow: Overflow = Overflow.OLDEST
+
+
+KEPT: Final = Notifications()
+
+
 class Service(Enum):
     """How requests of one type are served."""
 
@@ -90,6 +110,7 @@ class Operation:
 
     request: type[Any]
     service: Service
+    admin: bool = False  # only for root, the daemons' own user, and identities with ``admin``
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,3 +250,35 @@ class Machine(Protocol):
 
     def describe(self) -> dict[str, int]:
         """Counts for ``openais status``, named with unit."""
+
+
+@runtime_checkable
+class Waits(Protocol):
+    """A machine of which some answers come with a later operation; all others answer at once."""
+
+    def cancelled(self, caller: Caller, context: Context) -> list[Effect]:
+        """Withdraw a request that waits: its client gave it up, or its time is over.
+
+        It is then answered ERR_INTERRUPT or ERR_TIMEOUT, unless the effects answer it otherwise.
+        Not called for what `session_closed` withdrew: when a node was away and its sessions come
+        back, the requests that waited are applied once more.
+        """
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A machine whose sessions can be taken up after their node was away, or its memory lost."""
+
+    def holdings(self, session: SessionId) -> bytes:
+        """Tell what a session has, equal on every replica; `session_closed` follows."""
+
+    def resumed(self, session: SessionId, holdings: bytes, context: Context) -> list[Effect]:
+        """Give a session that begins again what it had, as far as that is still there."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A machine that keeps queues of its own and notifies only as fast as a session takes."""
+
+    def taken(self, session: SessionId, untaken: int, context: Context) -> list[Effect]:
+        """Learn that a session has taken notifications; ``untaken`` are still on the way."""

@@ -31,14 +31,22 @@ from services.kit.effects import (
     Diverged,
     Dropped,
     Effect,
-    FencePassed,
     LeftOut,
     Now,
     State,
 )
 from services.kit.entries import RoundId
 from services.kit.fragments import Fragments
-from services.kit.machine import Context, Foreign, Machine, NodeId, Report, SessionId, View
+from services.kit.machine import (
+    KEPT,
+    Context,
+    Foreign,
+    Machine,
+    NodeId,
+    Notifications,
+    Report,
+    View,
+)
 from services.kit.meeting import Round, Side
 from services.kit.memory import MACHINE
 from services.kit.quorum import NO_QUORUM, Ballot
@@ -81,6 +89,7 @@ class Replica(Shared):
         machine: a fresh state machine of the service.
         ballot: what this node brings to the count of votes.
         needs_quorum: without it requests are refused, and sessions go stale.
+        notifications: how many are kept for a session, and what happens to more.
     """
 
     def __init__(
@@ -90,8 +99,9 @@ class Replica(Shared):
         ballot: Ballot = NO_QUORUM,
         *,
         needs_quorum: bool = True,
+        notifications: Notifications = KEPT,
     ) -> None:
-        super().__init__(node_id, machine, needs_quorum=needs_quorum)
+        super().__init__(node_id, machine, needs_quorum=needs_quorum, notifications=notifications)
         self.index = 0  # of the last event of the stream
         self.replaying = False
         self.diverged: set[int] = set()  # incomplete, because their state differed
@@ -357,26 +367,12 @@ class Replica(Shared):
             self._change(NodeId(node), entry, view)
 
     def _change(self, sender: NodeId, entry: Any, view: View) -> None:
-        match entry:
-            case entries.Operation():
-                self._applier.operation(sender, entry, view)
-            case entries.Own():
-                if sender == self.me:
-                    self._proposed_ns = self._now.ns - PROPOSE_AGAIN_NS
-                self._applier.own(sender, entry, view)
-            case entries.SessionOpened():
-                self._applier.session_opened(sender, entry)
-            case entries.SessionClosed(now_ns, session):
-                self._applier.session_closed(sender, SessionId(session), now_ns, view)
-            case entries.Notified(session, serial):
-                self._applier.notified(SessionId(session), serial)
-            case entries.Fence(number):
-                if sender == self.me:
-                    self._out.append(FencePassed(number))
-            case entries.Offer():
-                self._offered(sender, entry)
-            case _:
-                raise AssertionError(f"no way to apply {type(entry).__name__}")
+        if isinstance(entry, entries.Offer):
+            self._offered(sender, entry)
+            return
+        if isinstance(entry, entries.Own) and sender == self.me:
+            self._proposed_ns = self._now.ns - PROPOSE_AGAIN_NS
+        self._applier.apply(sender, entry, view)
 
     def _offered(self, node: int, entry: entries.Offer) -> None:
         """Fix anew what the group speaks: another process has taken the seat of a member."""
@@ -587,8 +583,7 @@ class Replica(Shared):
         context = Context(plan.now_ns, members[0], None, self.view)
         for session in sorted(self.sessions.open):
             if self.sessions.open[session].node_id not in continuing:
-                self._applier.perform(self.machine.session_closed(session, context))
-                self.sessions.park(session)
+                self._applier.park(session, context)
         if plan.foreign:
             self.machine.merge(plan.foreign, context)
         reporting = members if first else joined
@@ -601,7 +596,8 @@ class Replica(Shared):
             self._applier.end_stale(context)
         self._applier.ask_again()
         reports = {n: Report(n, a.report) for n, a in told.items()}
-        self._applier.perform(self.machine.view_changed(self.view, reports, context))
+        effects = self.machine.view_changed(self.view, reports, context)
+        self._applier.view_changed(effects, context)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -31,6 +31,7 @@ from services.kit.effects import (
     Diverged,
     Dropped,
     Effect,
+    Ended,
     FencePassed,
     LeftOut,
     Moved,
@@ -46,7 +47,8 @@ from services.kit.effects import (
 from services.kit.electorate import ballot
 from services.kit.group import Group, Lost
 from services.kit.journal import Journal, Snapshot
-from services.kit.machine import Machine, Operation
+from services.kit.limits import Limits
+from services.kit.machine import KEPT, Machine, Notifications, Operation
 from services.kit.outside import Outside
 from services.kit.quorum import Quorum
 from services.kit.replica import Replica
@@ -54,7 +56,9 @@ from services.kit.server import Server, refusal
 from services.kit.snapshots import SnapshotLimits, Snapshots
 
 SLEEP_MAX_MS: Final = 1000
+ATTACH_NS: Final = 5_000_000_000  # without an answer to an attach; then it is sent anew
 FRAME_SIZE_MAX: Final = 128 << 20  # bytes of one bundle of a client
+BODY_OVERHEAD_MAX: Final = 4096  # bytes of a request beside its data
 EVENT_SIZE_ESTIMATE: Final = 128  # bytes that totemd counts for a logged bundle beside its payload
 
 _LOG = EventLog(__name__)
@@ -69,6 +73,7 @@ def run(
     operations: tuple[Operation, ...],
     *,
     needs_quorum: bool = True,
+    notifications: Notifications = KEPT,
     keeper: Callable[[NodeConfig], Keep] = lambda _config: _named,
 ) -> int:
     """Be the process of a service; return its exit status.
@@ -78,14 +83,23 @@ def run(
         factory: makes its machine.
         operations: what clients may ask for.
         needs_quorum: without a quorum requests are refused; else the machine sees to it.
+        notifications: how many are kept for a session, and what happens to more.
         keeper: makes what keeps the objects that a merge discards, and names them for the log.
     """
 
-    def body(config: NodeConfig) -> None:
-        process = ServiceProcess(
-            name, config, factory, operations, needs_quorum=needs_quorum, keep=keeper(config)
+    def fresh(config: NodeConfig) -> Replica:
+        return Replica(
+            config.totem.node_id,
+            factory(config),
+            ballot(config),
+            needs_quorum=needs_quorum,
+            notifications=notifications,
         )
-        process.run()
+
+    def body(config: NodeConfig) -> None:
+        ServiceProcess(
+            name, config, fresh, operations, needs_quorum=needs_quorum, keep=keeper(config)
+        ).run()
 
     return main(name, body)
 
@@ -97,7 +111,7 @@ class ServiceProcess:
         self,
         name: str,
         config: NodeConfig,
-        factory: Factory,
+        fresh: Callable[[NodeConfig], Replica],
         operations: tuple[Operation, ...],
         *,
         needs_quorum: bool,
@@ -105,7 +119,7 @@ class ServiceProcess:
     ) -> None:
         self._name: Final = name
         self._config: Final = config
-        self._factory: Final = factory
+        self._fresh: Final = fresh
         self._node_id: Final = config.totem.node_id
         self._journal: Final = Journal(config.system.state_dir, name, self._node_id)
         self._context: Final = zmq.Context()
@@ -122,7 +136,7 @@ class ServiceProcess:
         self._group: Final = Group(self._context, config.system.run_dir, name)
         self._needs_quorum: Final = needs_quorum
         self._keep: Final = keep
-        self._replica = self._new_replica()
+        self._replica = fresh(config)
         self._history = b""
         self._snapshot: Snapshot | None = self._journal.read()
         self._server: Final = Server(
@@ -131,8 +145,7 @@ class ServiceProcess:
             self._group,
             operations,
             self.status,
-            config.ipc.clients_max,
-            config.ipc.message_size_max_bytes,
+            _client_limits(config),
         )
         self._poller: Final = Poller()
         self._outside: Final = Outside(config.system.run_dir)
@@ -141,6 +154,7 @@ class ServiceProcess:
         self._wall_ns = 0
         self._quorate = True
         self._attached = False
+        self._attach_until_ns = 0
         self._again = False
         self._wake_fd, self._wake_write_fd = socket.socketpair()
         self._stopping = False
@@ -167,6 +181,7 @@ class ServiceProcess:
 
     def _connect(self) -> None:
         self._attached = False
+        self._attach_until_ns = time.monotonic_ns() + ATTACH_NS
         if self._snapshot is not None:
             self._group.connect(self._snapshot.history, self._snapshot.index)
         elif self._history and self._replica.state is not State.JOINING:
@@ -186,6 +201,9 @@ class ServiceProcess:
             self._from_totemd(message)
         self._tell_quorum()
         now = self._now()
+        if not self._attached and now.ns >= self._attach_until_ns:
+            # totemd is away, or it ended just when it had been asked: nobody answers that any more
+            self._connect()
         if self._needs_quorum:
             self._server.take_outside(self._outside.reason(now.ns), now)
         self._server.receive(now, ready)
@@ -308,23 +326,15 @@ class ServiceProcess:
             self._serve(now)
 
     def _serve(self, now: Now) -> None:
-        self._server.live(now)
+        self._server.live()
         if self._again:  # a new connection: what was on the way may be lost
             self._again = False
             self._server.send_again()
 
-    def _new_replica(self) -> Replica:
-        return Replica(
-            self._node_id,
-            self._factory(self._config),
-            ballot(self._config),
-            needs_quorum=self._needs_quorum,
-        )
-
     def _renew(self) -> None:
         """Forget everything and join as a new member."""
         self._snapshots.abandon()
-        self._replica = self._new_replica()
+        self._replica = self._fresh(self._config)
         self._server.replica = self._replica
         self._history = b""
         self._leave()
@@ -341,22 +351,29 @@ class ServiceProcess:
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Replied(session, number, status, body):
-                    self._server.replied((session, number), status, body)
                 case Send(entry, bulk):
                     self._group.send(entry, bulk=bulk)
-                case FencePassed(number):
-                    self._server.fence_passed(number, self._now())
-                case Told(session, serial, body):
-                    self._server.told(session, serial, body)
-                case Opened(session):
-                    self._server.opened(session)
-                case Stale(session):
-                    self._server.stale(session)
                 case Dropped():
                     self._again = True
+                case Replied() | Told() | Opened() | Ended() | Stale() | FencePassed():
+                    self._tell(effect)
                 case _:
                     self._change(effect)
+
+    def _tell(self, effect: Replied | Told | Opened | Ended | Stale | FencePassed) -> None:
+        match effect:
+            case Replied(session, number, status, body):
+                self._server.replied((session, number), status, body)
+            case Told(session, _):
+                self._server.told(session)
+            case Opened(session):
+                self._server.opened(session)
+            case Ended(session):
+                self._server.ended(session)
+            case Stale(session):
+                self._server.stale(session)
+            case FencePassed(number):
+                self._server.fence_passed(number, self._now())
 
     def _report(self, effect: Discarded | Diverged) -> None:
         """Say loudly what must not pass unseen."""
@@ -453,7 +470,9 @@ class ServiceProcess:
                 if node != self._node_id
             },
             "sessions": len(replica.sessions.open),
-            "digest": replica.digest().hex() if view else "",
+            "limits": dataclasses.asdict(self._server.use.limits),
+            "clients": self._server.use.report(),
+            "digest": replica.digest().hex() if view and replica.serving else "",
             "incomplete": sorted(replica.incomplete),
             "diverged": sorted(replica.diverged),
             "memory": self._snapshots.status() | self._replay.status(),
@@ -519,9 +538,25 @@ def _versions(replica: Replica) -> dict[str, Any]:
 
 
 def _access(config: NodeConfig) -> Access:
+    identities = config.identities
     return Access(
-        frozenset(i.uid for i in config.identities if i.uid is not None),
-        frozenset(i.gid for i in config.identities if i.gid is not None),
+        frozenset(i.uid for i in identities if i.uid is not None),
+        frozenset(i.gid for i in identities if i.gid is not None),
+        frozenset(i.uid for i in identities if i.uid is not None and i.admin),
+        frozenset(i.gid for i in identities if i.gid is not None and i.admin),
+    )
+
+
+def _client_limits(config: NodeConfig) -> Limits:
+    ipc = config.ipc
+    return Limits(
+        ipc.clients_max,
+        ipc.process_sessions_max,
+        ipc.user_sessions_max,
+        ipc.session_requests_max,
+        ipc.session_bytes_max,
+        ipc.session_grace_ms,
+        ipc.message_size_max_bytes + BODY_OVERHEAD_MAX,
     )
 
 

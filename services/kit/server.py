@@ -6,15 +6,17 @@ the answer is.
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import itertools
 import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 from openais.node.ipc import IpcServer
-from openais.node.logs import EventLog
 from openais.node.poller import Poller
 from openais.wire import session as wire
 from openais.wire.codec import DecodeError, tag_of
@@ -24,27 +26,25 @@ from openais.wire.status import ONE_MILLISECOND_NS, Status
 from services.kit import entries
 from services.kit.effects import Now
 from services.kit.group import Group
+from services.kit.limits import Attached, Limits, ServingClock, Use
 from services.kit.machine import Caller, Context, NodeId, Operation, Service, SessionId
 from services.kit.replica import Replica
 from services.kit.requests import Key, Requests
 from services.kit.sessions import Record
 
-SESSION_GRACE_MS: Final = 5000
-BODY_OVERHEAD_MAX: Final = 4096  # bytes of a request beside its data
 HELD_MAX: Final = 65_536  # requests of all sessions of this node
 HELLOS_MAX: Final = 4096  # that wait for the replica
-ACKNOWLEDGE_EVERY: Final = 32  # notifications between two ordered acknowledgements
+ACKNOWLEDGE_EVERY: Final = 16  # notifications between two ordered acknowledgements
+CANCEL_NS: Final = 500 * ONE_MILLISECOND_NS  # a withdrawal is ordered in, before ERR_TIMEOUT
 STALE_MAX: Final = 4096  # sessions that ended without quorum; of older ones the reason is forgotten
 NO_QUORUM: Final = "this node is not in the quorate part of the cluster"
-
-_LOG = EventLog(__name__)
 
 
 @dataclass(slots=True)
 class _Orphan:
     """A session whose client is gone, until it returns, its process dies or the grace is over."""
 
-    deadline_ns: int
+    deadline_ns: int  # of the serving clock
     descriptor: int  # pidfd, or -1
 
 
@@ -54,12 +54,15 @@ class ServerStats:
 
     requests: int = 0
     requests_refused: int = 0
+    requests_over_limit: int = 0
     requests_repeated: int = 0
     requests_late: int = 0
     reads: int = 0
     fences: int = 0
+    sessions_refused: int = 0
     sessions_resumed: int = 0
     sessions_orphaned: int = 0
+    sessions_ended: int = 0  # whose client did not come back
 
 
 class Server:
@@ -71,8 +74,7 @@ class Server:
         group: where entries go.
         operations: the table of the service, by request class.
         status: makes the status document.
-        clients_max: sessions of this node.
-        data_size_max: bytes of data in one request.
+        limits: of clients.
     """
 
     def __init__(
@@ -82,29 +84,28 @@ class Server:
         group: Group,
         operations: tuple[Operation, ...],
         status: Callable[[], dict[str, Any]],
-        clients_max: int,
-        data_size_max: int,
+        limits: Limits,
     ) -> None:
-        self._body_size_max: Final = data_size_max + BODY_OVERHEAD_MAX
         self.ipc: Final = ipc
         self.stats: Final = ServerStats()
         self.replica = replica
+        self.use: Final = Use(limits)
         self._group: Final = group
         table = replica.machine.table
-        self._services: Final = {table.tag(o.request): o.service for o in operations}
+        self._operations: Final = {table.tag(o.request): o for o in operations}
         self._status: Final = status
         self._outside = ""  # why this node is no member, though its ring is
-        self._clients_max: Final = clients_max
         self._sessions: Final[dict[int, SessionId]] = {}  # client -> session
-        self._clients: Final[dict[SessionId, int]] = {}
+        self._attached: Final = self.use.attached
         self._hellos: Final[dict[int, wire.Hello]] = {}  # wait for the replica
         self._orphans: Final[dict[SessionId, _Orphan]] = {}
+        self._clock: Final = ServingClock()
         self._stale: Final[dict[SessionId, None]] = {}  # in order; clients may still ask for them
         self._requests: Final = Requests(group.send)
         self._reads: Final[dict[Key, Any]] = {}  # decoded
         self._open: Final[set[Key]] = set()  # requests and reads without an answer
+        self._cancelled: Final[dict[Key, Status]] = {}  # withdrawals that are on the way
         self._deadlines: Final[list[tuple[int, Key]]] = []
-        self._seen: Final[dict[SessionId, int]] = {}  # notifications acknowledged
         self._reads_next: Final[list[Key]] = []
         self._reads_fenced: list[Key] = []
         self._fence = 0
@@ -121,6 +122,7 @@ class Server:
 
     def receive(self, now: Now, ready: set[int]) -> None:
         """Serve what clients sent, and those that are gone."""
+        self._clock.turn(now.ns, serving=self.replica.serving)
         self.ipc.noticed(ready)
         for client, messages in self.ipc.receive():
             for message in wire.TABLE.take(messages):
@@ -129,12 +131,17 @@ class Server:
         for client, pid in self.ipc.closed():
             self._hellos.pop(client, None)
             session = self._sessions.pop(client, None)
-            if session is not None and self._clients.get(session) == client:
-                del self._clients[session]
-                self._orphan(session, pid, now)
+            if session is not None and self._client(session) == client:
+                del self._attached[session]
+                self._orphan(session, pid)
         for session, orphan in list(self._orphans.items()):
-            if orphan.descriptor in ready or orphan.deadline_ns <= now.ns:
+            if orphan.descriptor in ready or orphan.deadline_ns <= self._clock.ns:
+                self.stats.sessions_ended += 1
                 self._end(session, now)
+
+    def _client(self, session: SessionId) -> int | None:
+        attached = self._attached.get(session)
+        return attached.client if attached is not None else None
 
     def _message(self, client: int, message: Any, now: Now) -> None:
         match message:
@@ -147,21 +154,23 @@ class Server:
                 else:
                     self._request(session, message, now)
             case wire.Acknowledge(serial):
-                self._acknowledged(self._sessions.get(client), serial)
+                self._acknowledged(self._sessions.get(client), serial, now)
+            case wire.Cancel(number):
+                self._cancel(self._sessions.get(client), number, now)
             case wire.Hello():
-                self._hello(client, message, now)
+                self._hello(client, message)
             case wire.Bye():
                 session = self._sessions.pop(client, None)
                 self.ipc.drop(client)
                 if session is not None:
-                    self._clients.pop(session, None)
+                    self._attached.pop(session, None)
                     self._end(session, now)
             case wire.StatusQuery():
                 self._send(client, wire.StatusReport(json.dumps(self._status())))
             case _:
                 self._gone(client, Status.ERR_INVALID_PARAM, "this is what a service says")
 
-    def _hello(self, client: int, hello: wire.Hello, now: Now) -> None:
+    def _hello(self, client: int, hello: wire.Hello) -> None:
         session = SessionId(hello.session_id)
         if hello.version_min > wire.VERSION or hello.version < wire.VERSION_MIN:
             rule = f"this service speaks version {wire.VERSION}"
@@ -172,53 +181,61 @@ class Server:
         elif client in self._sessions:
             self._gone(client, Status.ERR_EXIST, "this connection has a session")
         else:
-            self._attach(client, session, hello, now)
+            self._attach(client, session, hello)
 
-    def _attach(self, client: int, session: SessionId, hello: wire.Hello, now: Now) -> None:
-        record = self.replica.sessions.open.get(session)
-        known = record is not None and record.node_id == self.replica.me
-        if session in self._stale or not (known or self.replica.acts or hello.outlives_membership):
+    def _attach(self, client: int, session: SessionId, hello: wire.Hello) -> None:
+        acts = self.replica.acts or hello.outlives_membership
+        if session in self._stale or not (acts or self._known(session)):
             self._gone(client, Status.ERR_UNAVAILABLE, NO_QUORUM)
             return
         if self._outside and not hello.outlives_membership:
             self._gone(client, Status.ERR_UNAVAILABLE, self._outside)
             return
-        if not known and hello.resume and self.replica.serving:
-            self._gone(client, Status.ERR_LIBRARY, "the session was lost")
-            return
-        if not known and not hello.resume and len(self._clients) >= self._clients_max:
-            rule = f"{self._clients_max} sessions are open on this node"
+        before = self._attached.pop(session, None)
+        if before is not None:  # the client has made a new connection
+            self._sessions.pop(before.client, None)
+            self._hellos.pop(before.client, None)
+            self.ipc.drop(before.client)
+        peer = self.ipc.peer(client)
+        rule = self.use.session_rule(peer) if not hello.resume else None
+        if rule is not None:
+            self.stats.sessions_refused += 1
             self._gone(client, Status.ERR_NO_RESOURCES, rule)
             return
-        before = self._clients.get(session)
-        if before is not None:  # the client has made a new connection
-            self._sessions.pop(before, None)
-            self.ipc.drop(before)
         self._adopt(session)
         self._sessions[client] = session
-        self._clients[session] = client
-        if known:
+        attached = Attached(client, peer, hello.notified, hello.notified, hello.notified)
+        if before is not None:
+            attached.requests, attached.bytes_held = before.requests, before.bytes_held
+        self._attached[session] = attached
+        if self._known(session):
             self._welcome(client, session, hello)
         elif len(self._hellos) < HELLOS_MAX:
             self._hellos[client] = hello
-            if not hello.resume:
-                self._open_session(session, hello)
+            self._ask(client, session, hello)
         else:
             self._gone(client, Status.ERR_TRY_AGAIN, f"{HELLOS_MAX} sessions wait to be opened")
-        self._wall_ns = now.wall_ns
+
+    def _known(self, session: SessionId) -> bool:
+        record = self._record(session)
+        return record is not None and record.node_id == self.replica.me
+
+    def _ask(self, client: int, session: SessionId, hello: wire.Hello) -> None:
+        """Have a session opened on all replicas, or taken up where a node's memory was lost."""
+        if not hello.resume:
+            self._group.send(entries.SessionOpened(session, hello.outlives_membership))
+        elif self.replica.sessions.resumable(session):
+            self._group.send(entries.SessionResumed(self._wall_ns, session, hello.notified))
+        elif self.replica.serving:
+            self._gone(client, Status.ERR_LIBRARY, "the session was lost")
 
     def _welcome(self, client: int, session: SessionId, hello: wire.Hello) -> None:
         self._hellos.pop(client, None)
-        record = self.replica.sessions.open[session]
         self.stats.sessions_resumed += hello.resume
         version = min(hello.version, wire.VERSION)
-        self._send(client, wire.Welcome(self.replica.me, hello.resume, version, SESSION_GRACE_MS))
-        for serial, body in record.kept:
-            if serial > hello.notified:
-                self._send(client, wire.Notify(serial, body))
-
-    def _open_session(self, session: SessionId, hello: wire.Hello) -> None:
-        self._group.send(entries.SessionOpened(session, hello.outlives_membership))
+        grace_ms = self.use.limits.session_grace_ms
+        self._send(client, wire.Welcome(self.replica.me, hello.resume, version, grace_ms))
+        self._push(session)
 
     def stale(self, session: SessionId) -> None:
         """A session of this node ended because there is no quorum: its handle is stale."""
@@ -226,7 +243,7 @@ class Server:
         if len(self._stale) > STALE_MAX:
             del self._stale[next(iter(self._stale))]
         self._forget(session)
-        client = self._clients.get(session)
+        client = self._client(session)
         if client is not None:
             self._gone(client, Status.ERR_UNAVAILABLE, self._outside or NO_QUORUM)
 
@@ -243,34 +260,47 @@ class Server:
 
     def opened(self, session: SessionId) -> None:
         """A session of this node is open on all replicas."""
-        client = self._clients.get(session)
+        client = self._client(session)
         if client is not None and client in self._hellos:
             self._welcome(client, session, self._hellos[client])
 
-    def live(self, now: Now) -> None:
+    def ended(self, session: SessionId) -> None:
+        """A session of this node is over on all replicas."""
+        client = self._client(session)
+        if client is not None:
+            self._gone(client, Status.ERR_LIBRARY, "the session was lost, or did not take notice")
+
+    def live(self) -> None:
         """The replica serves again: each session is there, or gone."""
         for client, hello in list(self._hellos.items()):
             session = self._sessions[client]
-            if session in self.replica.sessions.open:
+            if self._known(session):
                 self._welcome(client, session, hello)
-            elif hello.resume:
-                self._gone(client, Status.ERR_LIBRARY, "the session was lost")
             else:
-                self._open_session(session, hello)
+                self._ask(client, session, hello)
         for session in self.replica.sessions.of_node(self.replica.me):
-            if session not in self._clients and session not in self._orphans:
-                self._orphans[session] = _Orphan(now.ns + SESSION_GRACE_MS * ONE_MILLISECOND_NS, -1)
-        self._drop_lost_sessions()
+            if session not in self._attached and session not in self._orphans:
+                self._orphans[session] = _Orphan(self._grace_end_ns(), -1)
+        for session, attached in list(self._attached.items()):
+            if not self._known(session) and attached.client not in self._hellos:
+                self._take_up(session, attached)
 
-    def _drop_lost_sessions(self) -> None:
-        for session, client in list(self._clients.items()):
-            if session not in self.replica.sessions.open and client not in self._hellos:
-                self._gone(client, Status.ERR_LIBRARY, "the session was lost")
+    def _take_up(self, session: SessionId, attached: Attached) -> None:
+        """Take a session up again that was closed with the seat, while its client stayed."""
+        if self.replica.sessions.resumable(session):
+            version = wire.VERSION
+            hello = wire.Hello(version, version, session, resume=True, notified=attached.pushed)
+            self._hellos[attached.client] = hello
+            self._ask(attached.client, session, hello)
+        else:
+            self._gone(attached.client, Status.ERR_LIBRARY, "the session was lost")
 
     def send_again(self) -> None:
         """Multicast everything unanswered again: the connection to totemd was lost on the way."""
         for session in self._requests.sessions():
             self._send_again(session)
+        for (session, number), status in self._cancelled.items():
+            self._group.send(entries.Cancelled(self._wall_ns, session, number, status))
         if self._fence_open:
             self._group.send(entries.Fence(self._fence), self._fence_guarantee)
 
@@ -282,15 +312,18 @@ class Server:
         if record is not None:
             self._requests.send_again(session, record)
 
-    def _orphan(self, session: SessionId, pid: int, now: Now) -> None:
+    def _grace_end_ns(self) -> int:
+        return self._clock.ns + self.use.limits.session_grace_ms * ONE_MILLISECOND_NS
+
+    def _orphan(self, session: SessionId, pid: int) -> None:
         """A connection ended without a word: the process died, or will be back."""
         self.stats.sessions_orphaned += 1
-        orphan = _Orphan(now.ns + SESSION_GRACE_MS * ONE_MILLISECOND_NS, -1)
+        orphan = _Orphan(self._grace_end_ns(), -1)
         self._orphans[session] = orphan
         try:
             orphan.descriptor = os.pidfd_open(pid)
         except OSError:  # dead already
-            orphan.deadline_ns = now.ns
+            orphan.deadline_ns = self._clock.ns
             return
         if self._poller is not None:
             self._poller.register(orphan.descriptor)
@@ -310,18 +343,20 @@ class Server:
     def _forget(self, session: SessionId) -> None:
         """Drop what this node holds of a session that ended."""
         self._adopt(session)
-        self._seen.pop(session, None)
         self._requests.ended(session)
         for key in [key for key in self._open if key[0] == session]:
             self._open.discard(key)
             self._reads.pop(key, None)
+        for key in [key for key in self._cancelled if key[0] == session]:
+            del self._cancelled[key]
 
     def _gone(self, client: int, status: Status, reason: str) -> None:
         self._send(client, wire.Gone(status, reason))
         self._hellos.pop(client, None)
         session = self._sessions.pop(client, None)
         if session is not None:
-            self._clients.pop(session, None)
+            self._attached.pop(session, None)
+            self._forget(session)
         self.ipc.drop(client)
 
     def _send(self, client: int, message: Any) -> None:
@@ -331,14 +366,14 @@ class Server:
 
     def _request(self, session: SessionId, request: wire.Request, now: Now) -> None:
         self.stats.requests += 1
-        refusal = self._rule(request)
         key = (session, request.number)
+        if key in self._open:
+            self.stats.requests_repeated += 1
+            return
+        refusal = self._rule(session, request)
         if refusal is not None:
             self.stats.requests_refused += 1
             self._reply(key, *refusal)
-            return
-        if key in self._open:
-            self.stats.requests_repeated += 1
             return
         record = self._record(session)
         answer = record.answers.get(request.number) if record is not None else None
@@ -347,7 +382,7 @@ class Server:
             self._reply(key, answer[0], answer[1])
             return
         deadline_ns = now.ns + request.timeout_ms * ONE_MILLISECOND_NS
-        if self._services[tag_of(request.body)] is Service.READ:
+        if self._operations[tag_of(request.body)].service is Service.READ:
             self._read(key, request, deadline_ns, now)
             return
         safe = request.flags & RequestFlag.SAFE or self.replica.quorum.configured
@@ -357,25 +392,35 @@ class Server:
         )
         guarantee = Guarantee.SAFE if safe else Guarantee.AGREED
         self._requests.add(session, entry, guarantee, record)
-        self._hold(key, deadline_ns)
+        self._hold(key, len(request.body), deadline_ns)
 
-    def _rule(self, request: wire.Request) -> tuple[Status, bytes] | None:
+    def _rule(self, session: SessionId, request: wire.Request) -> tuple[Status, bytes] | None:
         if self._outside:
             return Status.ERR_TRY_AGAIN, self._outside.encode()  # of a handle that outlives it
-        if len(request.body) > self._body_size_max:
-            rule = f"{len(request.body)} bytes in one request, limit {self._body_size_max}"
-            return Status.ERR_NO_RESOURCES, rule.encode()
+        size, size_max = len(request.body), self.use.limits.body_size_max
+        if size > size_max:
+            return Status.ERR_NO_RESOURCES, b"%d bytes in one request, limit %d" % (size, size_max)
         if request.timeout_ms <= 0 or request.number <= 0:
             return Status.ERR_INVALID_PARAM, b"timeout and number must be positive"
-        if len(self._open) >= HELD_MAX:
-            return Status.ERR_TRY_AGAIN, b"too many requests wait in this service"
         try:
             tag = tag_of(request.body)
         except DecodeError as error:
             return Status.ERR_INVALID_PARAM, str(error).encode()
-        if tag not in self._services:
+        if tag not in self._operations:
             return Status.ERR_INVALID_PARAM, f"no operation {tag}".encode()
-        return self._version_rule(tag)
+        peer = self._attached[session].peer
+        if self._operations[tag].admin and not self.ipc.access.administers(peer):
+            return Status.ERR_ACCESS, f"uid {peer.uid} is no administrator".encode()
+        return self._version_rule(tag) or self._limit_rule(session, size)
+
+    def _limit_rule(self, session: SessionId, size: int) -> tuple[Status, bytes] | None:
+        rule = self.use.request_rule(session, size)
+        if rule is None and len(self._open) >= HELD_MAX:
+            rule = "too many requests wait in this service"
+        if rule is None:
+            return None
+        self.stats.requests_over_limit += 1
+        return Status.ERR_TRY_AGAIN, rule.encode()
 
     def _version_rule(self, tag: int) -> tuple[Status, bytes] | None:
         """Say why an operation has to wait until every member is upgraded."""
@@ -386,9 +431,15 @@ class Server:
         rule = f"came with version {since}; a member of the group speaks {spoken} only"
         return Status.ERR_NOT_SUPPORTED, rule.encode()
 
-    def _hold(self, key: Key, deadline_ns: int) -> None:
+    def _hold(self, key: Key, size: int, deadline_ns: int) -> None:
         self._open.add(key)
+        self.use.hold(key, size)
         heapq.heappush(self._deadlines, (deadline_ns, key))
+
+    def _close(self, key: Key) -> None:
+        self._open.discard(key)
+        self._reads.pop(key, None)
+        self.use.release(key)
 
     def _read(self, key: Key, request: wire.Request, deadline_ns: int, now: Now) -> None:
         try:
@@ -401,7 +452,7 @@ class Server:
             self._answer_read(key, message, now)
             return
         self._reads[key] = message
-        self._hold(key, deadline_ns)
+        self._hold(key, len(request.body), deadline_ns)
         self._reads_next.append(key)
 
     def _answer_read(self, key: Key, message: Any, now: Now) -> None:
@@ -451,42 +502,94 @@ class Server:
             if record is not None and self._requests.unapplied_before(key, record):
                 self._reads_next.append(key)  # what this client asked before was dropped
                 continue
-            self._open.discard(key)
-            self._answer_read(key, self._reads.pop(key), now)
+            message = self._reads[key]
+            self._close(key)
+            self._answer_read(key, message, now)
         self._reads_fenced = []
 
     def replied(self, key: Key, status: Status, body: bytes) -> None:
         """The replica has the answer of a request."""
         self._requests.answered(key)
-        self._open.discard(key)
+        self._cancelled.pop(key, None)
+        self._close(key)
         self._reply(key, status, body)
 
     def _reply(self, key: Key, status: Status, body: bytes) -> None:
-        client = self._clients.get(key[0])
+        client = self._client(key[0])
         if client is not None:
             self._send(client, wire.Reply(key[1], status, body))
 
-    def told(self, session: SessionId, serial: int, body: bytes) -> None:
-        """The replica notifies a session."""
-        client = self._clients.get(session)
-        if client is not None and client not in self._hellos:
-            self._send(client, wire.Notify(serial, body))
-
-    def _acknowledged(self, session: SessionId | None, serial: int) -> None:
+    def _cancel(self, session: SessionId | None, number: int, now: Now) -> None:
+        """Nobody waits for an answer any more."""
         if session is None:
             return
-        record = self.replica.sessions.open.get(session)
-        if record is None or serial > record.serial:
+        key, record = (session, number), self._record(session)
+        waits = record is not None and number in record.waiting
+        if key in self._reads or (key not in self._open and not waits):
+            self._close(key)
+            self._reply(key, Status.ERR_INTERRUPT, b"given up")
+        elif key not in self._cancelled:
+            self._give_up(key, Status.ERR_INTERRUPT, now)
+
+    def _give_up(self, key: Key, status: Status, now: Now) -> bool:
+        """Withdraw a request; True: it has its answer, False: that will come."""
+        request = self._requests.give_up(key)
+        record = self._record(key[0])
+        waits = record is not None and key[1] in record.waiting
+        if not waits and (request is None or not request.left):
+            self._close(key)
+            self._reply(key, Status.ERR_TRY_AGAIN, b"the cluster did not take it in time")
+            return True
+        if not waits and not self.replica.waits:
+            self._close(key)
+            self._reply(key, Status.ERR_TIMEOUT, b"no agreement in time; it may come later")
+            return True
+        self._wall_ns = max(self._wall_ns, now.wall_ns)
+        self._cancelled[key] = status
+        self._group.send(entries.Cancelled(self._wall_ns, *key, status))
+        return False
+
+    # Notifications
+
+    def told(self, session: SessionId) -> None:
+        """A session has a notification more, or has taken some."""
+        client = self._client(session)
+        if client is not None and client not in self._hellos:
+            self._push(session)
+
+    def _push(self, session: SessionId) -> None:
+        """Send what the session has not got, as far as the window lets."""
+        record, attached = self._record(session), self._attached[session]
+        if record is None:
             return
-        if serial - self._seen.get(session, record.notified) >= ACKNOWLEDGE_EVERY:
-            self._seen[session] = serial
-            self._group.send(entries.Notified(session, serial))
+        last = attached.taken + wire.NOTIFICATIONS_ON_THE_WAY_MAX
+        begin = bisect.bisect_right(record.kept, attached.pushed, key=itemgetter(0))
+        for serial, body in itertools.islice(record.kept, begin, None):
+            if serial > last:
+                return
+            self._send(attached.client, wire.Notify(serial, body))
+            attached.pushed = serial
+        if record.serial > attached.pushed and not record.full:  # the newest were dropped
+            self._send(attached.client, wire.Missed(record.serial))
+            attached.pushed = record.serial
+
+    def _acknowledged(self, session: SessionId | None, serial: int, now: Now) -> None:
+        record = self._record(session) if session is not None else None
+        if session is None or record is None or serial > record.serial:
+            return
+        attached = self._attached[session]
+        attached.taken = max(attached.taken, serial)
+        attached.ordered = max(attached.ordered, record.notified)
+        if serial - attached.ordered >= ACKNOWLEDGE_EVERY:
+            attached.ordered = serial
+            self._group.send(entries.Notified(session, serial, now.wall_ns))
+        self.told(session)
 
     # Time
 
     def wait_ns(self, now: Now) -> int | None:
         """Return in how many ns `expire` wants to be called; None: never."""
-        waits = [orphan.deadline_ns - now.ns for orphan in self._orphans.values()]
+        waits = [orphan.deadline_ns - self._clock.ns for orphan in self._orphans.values()]
         while self._deadlines and self._deadlines[0][1] not in self._open:
             heapq.heappop(self._deadlines)
         if self._deadlines:
@@ -495,18 +598,17 @@ class Server:
 
     def expire(self, now: Now) -> None:
         """Give up requests whose time is over."""
+        self._wall_ns = max(self._wall_ns, now.wall_ns)
         while self._deadlines and self._deadlines[0][0] <= now.ns:
             _, key = heapq.heappop(self._deadlines)
             if key not in self._open:
                 continue
-            self._open.discard(key)
-            self._reads.pop(key, None)
             self.stats.requests_late += 1
-            request = self._requests.give_up(key)
-            if request is not None and request.left:
+            if key in self._cancelled:  # and the withdrawal is not ordered in time either
+                self._close(key)
                 self._reply(key, Status.ERR_TIMEOUT, b"no agreement in time; it may come later")
-            else:
-                self._reply(key, Status.ERR_TRY_AGAIN, b"the cluster did not take it in time")
+            elif not self._give_up(key, Status.ERR_TIMEOUT, now):
+                heapq.heappush(self._deadlines, (now.ns + CANCEL_NS, key))
 
 
 def refusal(status: Status, rule: str) -> bytes:

@@ -7,16 +7,16 @@ the order of their numbers: none while one before it is missing, none after one 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
 from openais.wire.codec import Buffer, DecodeError, pack_state, unpack_state
-from openais.wire.session import NOTIFICATIONS_KEPT_MAX, REQUESTS_OUTSTANDING_MAX
+from openais.wire.session import REQUESTS_OUTSTANDING_MAX
 from openais.wire.status import Status
-from services.kit.machine import NodeId, Objects, SessionId
+from services.kit.machine import NodeId, Notifications, Objects, Overflow, SessionId
 
 PARKED_MAX: Final = 4096  # ended sessions of departed nodes whose answers are still remembered
 ANSWERS_MAX: Final = 2 * REQUESTS_OUTSTANDING_MAX  # per session
@@ -47,8 +47,10 @@ class Record:
     answers: dict[int, Answered] = field(default_factory=dict)  # oldest first
     serial: int = 0  # of the last notification
     notified: int = 0  # the client has seen so many
-    kept: list[tuple[int, bytes]] = field(default_factory=list)
+    kept: deque[tuple[int, bytes]] = field(default_factory=deque)
+    full: bool = False  # notifications are dropped until some have been taken
     outlives_membership: bool = False  # it does not go stale without quorum
+    _kept_bytes: int = 0
 
     @property
     def without_quorum(self) -> Status:
@@ -105,18 +107,33 @@ class Record:
         while len(self.answers) > ANSWERS_MAX:
             del self.answers[next(iter(self.answers))]
 
-    def notify(self, body: bytes) -> int:
-        """Keep a notification; return its serial."""
+    def notify(self, body: bytes, rule: Notifications) -> bool:
+        """Number a notification and keep it; False: there is no room for it."""
         self.serial += 1
+        room = len(self.kept) < rule.kept_max and self._kept_bytes + len(body) <= rule.bytes_max
+        if rule.overflow is not Overflow.OLDEST and (self.full or not room):
+            self.full = True
+            return False
         self.kept.append((self.serial, body))
-        if len(self.kept) > NOTIFICATIONS_KEPT_MAX:
-            del self.kept[0]
-        return self.serial
+        self._kept_bytes += len(body)
+        while len(self.kept) > rule.kept_max or (
+            self._kept_bytes > rule.bytes_max and len(self.kept) > 1
+        ):
+            self._kept_bytes -= len(self.kept.popleft()[1])
+        return True
 
-    def trim(self, serial: int) -> None:
-        """Forget notifications that the client has seen."""
+    def trim(self, serial: int, rule: Notifications) -> None:
+        """Forget notifications that the client has taken."""
         self.notified = max(self.notified, serial)
-        self.kept = [item for item in self.kept if item[0] > serial]
+        while self.kept and self.kept[0][0] <= serial:
+            self._kept_bytes -= len(self.kept.popleft()[1])
+        half = len(self.kept) <= rule.kept_max // 2 and self._kept_bytes <= rule.bytes_max // 2
+        self.full = self.full and not half
+
+    def cancel(self, number: int) -> bool:
+        """Give a request up; True: it waits for its answer."""
+        self.again.pop(number, None)
+        return number in self.waiting
 
     def values(self) -> list[Any]:
         """Return the record as plain values."""
@@ -130,13 +147,14 @@ class Record:
             self.newest,
             sorted(self.waiting),
             sorted(self.again),
+            self.full,
             self.outlives_membership,
         ]
 
 
 def _record(values: list[Any]) -> Record:
     node_id, acknowledged, answers, serial, notified, kept, *more = values
-    newest, waiting, again, outlives_membership = more
+    newest, waiting, again, full, outlives_membership = more
     return Record(
         node_id=NodeId(node_id),
         newest=newest,
@@ -146,9 +164,17 @@ def _record(values: list[Any]) -> Record:
         answers={number: (Status(status), body) for number, status, body in answers},
         serial=serial,
         notified=notified,
-        kept=[(item[0], item[1]) for item in kept],
+        kept=deque((item[0], item[1]) for item in kept),
+        full=full,
         outlives_membership=outlives_membership,
+        _kept_bytes=sum(len(item[1]) for item in kept),
     )
+
+
+@dataclass(slots=True)
+class _Parked:
+    record: Record
+    holdings: bytes | None
 
 
 class Sessions:
@@ -157,7 +183,7 @@ class Sessions:
     def __init__(self) -> None:
         self.objects: Final = Objects()
         self.open: dict[SessionId, Record] = {}
-        self._parked: OrderedDict[SessionId, Record] = OrderedDict()
+        self._parked: OrderedDict[SessionId, _Parked] = OrderedDict()
 
     def find(self, session: SessionId) -> Record | None:
         """Return the record of an open session, for a change."""
@@ -173,8 +199,8 @@ class Sessions:
     def opened(
         self, session: SessionId, node_id: NodeId, *, outlives_membership: bool = False
     ) -> bool:
-        """Open a session; False: it is open, at this node or another."""
-        if session in self.open:
+        """Open a session; False: it is open, at this node or another, or was open before."""
+        if session in self.open or session in self._parked:
             return False
         self.objects.touch(session)
         self.open[session] = Record(node_id, outlives_membership=outlives_membership)
@@ -185,12 +211,16 @@ class Sessions:
         self.objects.touch(session)
         self.open.pop(session, None)
 
-    def park(self, session: SessionId) -> None:
-        """End a session whose node went away; its answers are kept in case it comes back."""
+    def park(self, session: SessionId, holdings: bytes | None) -> None:
+        """End a session whose node went away; what it was is kept in case it comes back.
+
+        Args:
+            session: which.
+            holdings: what it had in the machine; None: it can only come back with its node.
+        """
         self.objects.touch(session)
         self.objects.touch(PARKED)
-        record = self.open.pop(session)
-        self._parked[session] = record
+        self._parked[session] = _Parked(self.open.pop(session), holdings)
         while len(self._parked) > PARKED_MAX:
             self._parked.popitem(last=False)
 
@@ -206,15 +236,39 @@ class Sessions:
             self.objects.touch(PARKED)
             parked = self._parked.pop(session, None)
             if parked is not None:
-                _join(record, parked)
-            record.again |= record.waiting
-            record.waiting = {}
-            self.open[session] = record
+                _join(record, parked.record)
+            self._begin_again(session, record)
+
+    def resumable(self, session: SessionId) -> bool:
+        """True: a session that was closed with its node can be taken up."""
+        parked = self._parked.get(session)
+        return parked is not None and parked.holdings is not None
+
+    def resume(self, session: SessionId, node_id: NodeId, notified: int) -> bytes | None:
+        """Open a session that was closed with its node; return what it had, None: it is not known.
+
+        Its client may have seen notifications that only its lost replica knew of.
+        """
+        if not self.resumable(session):
+            return None
+        self.objects.touch(session)
+        self.objects.touch(PARKED)
+        parked = self._parked.pop(session)
+        parked.record.node_id = node_id
+        parked.record.serial = max(parked.record.serial, notified)
+        self._begin_again(session, parked.record)
+        return parked.holdings
+
+    def _begin_again(self, session: SessionId, record: Record) -> None:
+        record.again |= record.waiting
+        record.waiting = {}
+        self.open[session] = record
 
     def remember(self, packed: bytes) -> None:
         """Add what another side remembers: a request that it applied is not applied again."""
         for session, values in unpack_sessions(packed):
-            mine = self.open.get(session) or self._parked.get(session)
+            parked = self._parked.get(session)
+            mine = self.open.get(session) or (parked.record if parked is not None else None)
             if mine is not None:
                 self.objects.touch(session)
                 self.objects.touch(PARKED)
@@ -222,7 +276,8 @@ class Sessions:
 
     def pack_all(self) -> bytes:
         """Pack every session, open or parked, for `remember`."""
-        everything = {**self._parked, **self.open}
+        parked = {session: p.record for session, p in self._parked.items()}
+        everything = {**parked, **self.open}
         return pack_state([[s, everything[s].values()] for s in sorted(everything)])
 
     def pack(self, sessions: tuple[SessionId, ...]) -> bytes:
@@ -236,7 +291,7 @@ class Sessions:
     def dump(self, name: bytes) -> list[bytes]:
         """Return an object, canonical; []: there is none."""
         if name == PARKED:
-            parked = [[s, record.values()] for s, record in self._parked.items()]
+            parked = [[s, p.record.values(), p.holdings] for s, p in self._parked.items()]
             return [pack_state(parked)] if parked else []
         record = self.open.get(SessionId(name))
         return [] if record is None else [pack_state(record.values())]
@@ -252,7 +307,10 @@ class Sessions:
                 self.objects.touch(name)
                 if name == PARKED:
                     values = [] if data is None else unpack_state(data)
-                    self._parked = OrderedDict((SessionId(s), _record(v)) for s, v in values)
+                    self._parked = OrderedDict(
+                        (SessionId(s), _Parked(_record(record), holdings))
+                        for s, record, holdings in values
+                    )
                 elif data is None:
                     self.open.pop(SessionId(name), None)
                 else:

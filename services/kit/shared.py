@@ -10,7 +10,7 @@ from services.kit import entries
 from services.kit.applier import Applier
 from services.kit.effects import Effect, Moved, Rejoin, ReplicaStats, Send, State
 from services.kit.entries import RoundId
-from services.kit.machine import Machine, NodeId, View
+from services.kit.machine import Machine, NodeId, Notifications, View
 from services.kit.memory import Memory
 from services.kit.quorum import Quorum
 from services.kit.sessions import Sessions
@@ -24,9 +24,12 @@ class Shared:
         node_id: this node.
         machine: a fresh state machine of the service.
         needs_quorum: without it requests are refused, and sessions go stale.
+        notifications: how many are kept for a session, and what happens to more.
     """
 
-    def __init__(self, node_id: int, machine: Machine, *, needs_quorum: bool) -> None:
+    def __init__(
+        self, node_id: int, machine: Machine, *, needs_quorum: bool, notifications: Notifications
+    ) -> None:
         self.me: Final = NodeId(node_id)
         self.machine: Final = machine
         self.sessions: Final = Sessions()
@@ -57,12 +60,18 @@ class Shared:
             self.stats,
             self._out,
             needs_quorum=needs_quorum,
+            notifications=notifications,
         )
 
     @property
     def acts(self) -> bool:
         """True: requests are served here, as far as the quorum is concerned."""
         return self._applier.acts
+
+    @property
+    def waits(self) -> bool:
+        """True: an answer of the machine may come with a later operation."""
+        return self._applier.waits
 
     # Bytes
 

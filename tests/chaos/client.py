@@ -39,10 +39,17 @@ SIZES: Final = (0, 40, 40, 300, 300, 300, 3_000, 30_000)  # of data, beyond its 
 SECTION_SIZE_MAX: Final = 1 << 16
 SECTIONS_MAX: Final = 100_000
 MIXED_PER_NODE: Final = 2
-WRITING: Final = (Operation.PUT, Operation.OVERWRITE, Operation.CREATE, Operation.APPEND)
+WRITING: Final = (
+    Operation.PUT,
+    Operation.OVERWRITE,
+    Operation.CREATE,
+    Operation.SWAP,
+    Operation.APPEND,
+)
 _WEIGHTS: Final = {
-    Operation.READ: 45,
-    Operation.PUT: 30,
+    Operation.READ: 35,
+    Operation.PUT: 25,
+    Operation.SWAP: 15,
     Operation.OVERWRITE: 10,
     Operation.CREATE: 8,
     Operation.DELETE: 7,
@@ -53,7 +60,11 @@ OPEN_AGAIN_S: Final = 0.2
 # Handles of the first level outlive the loss of the quorum, those of the second become stale.
 LEVELS: Final = ("B.01", "B.02")
 JOIN_S: Final = 60.0
-_ENDS: Final = ((errors.NotExistError, Outcome.ABSENT), (errors.ExistError, Outcome.PRESENT))
+_ENDS: Final = (
+    (errors.NotExistError, Outcome.ABSENT),
+    (errors.ExistError, Outcome.PRESENT),
+    (errors.FailedOperationError, Outcome.OTHER),
+)
 _BROKEN: Final = (errors.BadHandleError, errors.LibraryError)
 
 
@@ -120,7 +131,13 @@ class Client(threading.Thread):
         while not self.stopping.wait(self.rng.uniform(0, 2 * self.options.pause_ms) / 1000):
             self.work()
 
-    def do(self, operation: Operation, checkpoint: str = "", section: str = "") -> Outcome:
+    def do(
+        self,
+        operation: Operation,
+        checkpoint: str = "",
+        section: str = "",
+        expected: str | None = None,
+    ) -> Outcome:
         """Do one call and write down what came of it."""
         self._number += 1
         value = f"{self.name}.{self._number}" if operation in WRITING else None
@@ -132,6 +149,7 @@ class Client(threading.Thread):
             section,
             value,
             time.monotonic_ns(),
+            expected=expected,
         )
         self.history.begin(record)
         outcome, error, found = Outcome.DONE, "", None
@@ -180,6 +198,8 @@ class Memory(Client):
         self._level: Final = LEVELS[number % len(LEVELS)]
         self._appends: Final = number == 0
         self._client: ckpt.Client | None = None
+        self._read: str | None = None  # of the last read: the name of the data
+        self._version = b""  # and its version
         self._checkpoints: Final[dict[str, ckpt.Checkpoint]] = {}
         super().__init__(options, str(number), stopping)
 
@@ -197,7 +217,17 @@ class Memory(Client):
             self.do(Operation.APPEND, APPENDS)
         else:
             operation = self.rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
-            self.do(operation, self.rng.choice(REGISTERS), self._section())
+            checkpoint, section = self.rng.choice(REGISTERS), self._section()
+            if operation is Operation.SWAP:
+                self._swap(checkpoint, section)
+            else:
+                self.do(operation, checkpoint, section)
+
+    def _swap(self, checkpoint: str, section: str) -> None:
+        """Read, and write if nobody has written meanwhile."""
+        self._read, self._version = None, b""
+        if self.do(Operation.READ, checkpoint, section) in (Outcome.DONE, Outcome.ABSENT):
+            self.do(Operation.SWAP, checkpoint, section, self._read)
 
     def _section(self) -> str:
         epoch = (time.monotonic_ns() - self.options.begun_ns) // EPOCH_NS
@@ -211,7 +241,9 @@ class Memory(Client):
             data = filled(record.value, APPENDED_SIZE if appends else self.rng.choice(SIZES))
         match record.operation:
             case Operation.READ:
-                return name_of(checkpoint.read([(section, 0, None)])[0])
+                read, self._version = checkpoint.read_version(section)
+                self._read = name_of(read)
+                return self._read
             case Operation.PUT:
                 checkpoint.overwrite(section, data, create=True)
             case Operation.OVERWRITE:
@@ -220,6 +252,8 @@ class Memory(Client):
                 checkpoint.section_create(section, data)
             case Operation.DELETE:
                 checkpoint.section_delete(section)
+            case Operation.SWAP:
+                checkpoint.put(section, data, expected=self._version)
             case Operation.APPEND:
                 checkpoint.section_create(None, data)
             case Operation.ASK:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -24,6 +24,7 @@ class Operation(Enum):
     OVERWRITE = "overwrite"  # only what is there
     CREATE = "create"  # only what is not there
     DELETE = "delete"
+    SWAP = "swap"  # write, if what is there is what was read before
     APPEND = "append"  # a new section with an id that the service chooses
     ASK = "ask"  # CLM, who is a member
 
@@ -38,6 +39,7 @@ class Outcome(Enum):
     DONE = "done"
     ABSENT = "absent"  # there was no such section
     PRESENT = "present"  # there was one
+    OTHER = "other"  # there was something else than expected
     REFUSED = "refused"  # certainly not done
     STALE = "stale"  # certainly not done, and the handle is to be opened again: no quorum
     UNKNOWN = "unknown"  # done, or still to be done, or never
@@ -59,6 +61,7 @@ class Record:
         ended_ns: None: it never returned.
         outcome: how it ended.
         error: the words of the error.
+        expected: of a swap, the name of the data that is to be there; None: nothing.
     """
 
     client: str
@@ -71,6 +74,7 @@ class Record:
     ended_ns: int | None = None
     outcome: Outcome = Outcome.UNKNOWN
     error: str = ""
+    expected: str | None = None
 
     def __str__(self) -> str:
         end = "never" if self.ended_ns is None else f"{self.ended_ns / 1e9:.6f}"
@@ -99,6 +103,7 @@ class Writer:
                 record.checkpoint,
                 record.section,
                 record.value,
+                record.expected,
             ]
         )
 
@@ -126,9 +131,16 @@ def read(path: Path) -> list[Record]:
         except json.JSONDecodeError:
             break  # the last line of a client that was killed
         if values[0] not in found:
-            number, begun_ns, operation, checkpoint, section, value = values
+            number, begun_ns, operation, checkpoint, section, value, expected = values
             found[number] = Record(
-                client, number, Operation(operation), checkpoint, section, value, begun_ns
+                client,
+                number,
+                Operation(operation),
+                checkpoint,
+                section,
+                value,
+                begun_ns,
+                expected=expected,
             )
         else:
             found[values[0]] = _ended(found[values[0]], values)
@@ -137,17 +149,12 @@ def read(path: Path) -> list[Record]:
 
 def _ended(record: Record, values: list[Any]) -> Record:
     _, ended_ns, outcome, value, error = values
-    return Record(
-        record.client,
-        record.number,
-        record.operation,
-        record.checkpoint,
-        record.section,
-        value if record.operation in FINDING else record.value,
-        record.begun_ns,
-        ended_ns,
-        Outcome(outcome),
-        error,
+    return replace(
+        record,
+        value=value if record.operation in FINDING else record.value,
+        ended_ns=ended_ns,
+        outcome=Outcome(outcome),
+        error=error,
     )
 
 

@@ -22,7 +22,7 @@ from tests.history.register import Call, TooManyError
 
 NEIGHBOURS_SHOWN: Final = 12  # records before and after the one at fault
 SESSION_GRACE_NS: Final = 5_000_000_000  # so long a session outlives its service
-ANSWERED: Final = (Outcome.DONE, Outcome.ABSENT, Outcome.PRESENT)
+ANSWERED: Final = (Outcome.DONE, Outcome.ABSENT, Outcome.PRESENT, Outcome.OTHER)
 TORN: Final = "torn"  # begin of the name of data that no client wrote
 
 
@@ -115,8 +115,18 @@ def _calls(record: Record) -> list[Call]:
     ended = None if unknown else record.ended_ns
     value = None if record.value is None else record.value.encode()
 
-    def call(kind: register.Kind, value: bytes | None) -> list[Call]:
-        return [Call(record.client, kind, value, record.begun_ns, ended)]
+    def call(kind: register.Kind, value: bytes | None, expected: str | None = None) -> list[Call]:
+        return [
+            Call(
+                record.client,
+                kind,
+                value,
+                record.begun_ns,
+                ended,
+                None if expected is None else expected.encode(),
+                record.outcome not in (Outcome.PRESENT, Outcome.OTHER),
+            )
+        ]
 
     match record.operation, record.outcome:
         case (_, Outcome.REFUSED | Outcome.STALE) | (Operation.APPEND | Operation.ASK, _):
@@ -129,19 +139,8 @@ def _calls(record: Record) -> list[Call]:
             return call(register.Kind.WRITE, value)
         case (Operation.DELETE, _):
             return call(register.Kind.WRITE, None)
-        case (Operation.CREATE, outcome):
-            done = outcome is not Outcome.PRESENT
-            return [
-                Call(
-                    record.client,
-                    register.Kind.SWAP,
-                    value,
-                    record.begun_ns,
-                    ended,
-                    expected=None,
-                    succeeded=done,
-                )
-            ]
+        case (Operation.CREATE | Operation.SWAP, _):
+            return call(register.Kind.SWAP, value, record.expected)
     raise AssertionError(f"no meaning for {record}")
 
 

@@ -23,6 +23,7 @@ class Writer(threading.Thread):
         self.longest_s = 0.0
         self.failure: Exception | None = None
         self._stopping = threading.Event()
+        self._run_dir = run_dir
         self._client = ckpt.Client(run_dir=run_dir)
         self._checkpoint = self._client.open("load", ATTRIBUTES)
 

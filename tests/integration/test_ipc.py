@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket as plain
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import zmq
 
 from openais.node.exits import Exit, ExitError
-from openais.node.ipc import Access, IpcServer, Peer
+from openais.node.ipc import UNSENT_MESSAGES_MAX, Access, IpcServer, Peer
 from openais.node.poller import Poller
 from openais.wire.codec import Buffer, pack_bundle, unpack_bundle, unpack_frames
 from openais.wire.status import Status
@@ -155,6 +156,28 @@ def test_a_client_that_does_not_read_is_cut_off_with_last_words(
     server.close()
 
 
+def test_what_is_allowed_may_wait_beyond_the_bound(context: Context, directory: Path) -> None:
+    # The danger: a service whose log is longer than the bound is cut off at each attempt.
+    server = serve(context, directory)
+    socket = connect(context, directory)
+    ((client, _),) = received(server, 1)
+    count = 2 * UNSENT_MESSAGES_MAX
+    server.allow(client, count, 0)
+    for k in range(count):
+        server.send(client, b"%d" % k)
+    assert server.connected(client)
+    found = 0
+
+    def all_there() -> bool:
+        nonlocal found
+        server.flush()
+        found += len(unpack_frames(socket.recv_multipart()))
+        return found == count
+
+    wait_for(all_there, "everything is received")
+    server.close()
+
+
 def test_a_bundle_is_answered_in_bundles(context: Context, directory: Path) -> None:
     server = serve(context, directory)
     socket = connect(context, directory)
@@ -170,3 +193,32 @@ def test_a_socket_that_cannot_be_bound(context: Context, directory: Path) -> Non
     with pytest.raises(ExitError) as caught:
         serve(context, directory / "missing")
     assert caught.value.status is Exit.IPC_SOCKET
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_the_end_of_a_connection_that_said_nothing_is_not_that_of_its_successor(
+    context: Context, directory: Path
+) -> None:
+    # The kernel gives the next connection the same descriptor. Taken for closed, it would never
+    # get an answer: a service whose totemd had started slowly waited for ever to be attached.
+    server = serve(context, directory)
+    client = context.socket(zmq.DEALER)  # has its own descriptors before, and takes none of theirs
+    client.setsockopt(zmq.LINGER, 0)
+    before = descriptors()
+    silent = plain.socket(plain.AF_UNIX)
+    silent.connect(str(directory / "s.sock"))
+    wait_for(lambda: descriptors() == before + 2, "it is accepted")
+    silent.close()
+    wait_for(lambda: descriptors() == before, "its end is noticed")
+    client.connect(f"ipc://{directory / 's.sock'}")
+    client.send(pack_bundle([b"hello"]))
+    ((served, _),) = received(server, 1)
+    closed, count = server.closed(), server.count
+    client.close(0)
+    end = wait_for(lambda: server.receive() or server.closed(), "its own end is noticed")
+    server.close()
+    assert (closed, count) == ([], 1)
+    assert [number for number, _ in end] == [served]

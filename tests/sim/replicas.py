@@ -19,6 +19,7 @@ from services.kit.effects import (
     Discarded,
     Diverged,
     Dropped,
+    Ended,
     FencePassed,
     LeftOut,
     Moved,
@@ -102,6 +103,11 @@ class Client:
         while self._acknowledged + 1 in self.answered:
             self._acknowledged += 1
 
+    def moved(self, host: Host) -> None:
+        """Be a client of a node that begins anew."""
+        self._host = host
+        self.service_died()
+
     def service_died(self) -> None:
         """The service forgets what it held; `connected` follows."""
         self.requests = Requests(self._send)
@@ -132,6 +138,7 @@ class Host:
     replies: list[Replied] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     fences: list[int] = field(default_factory=list)
+    ended: list[SessionId] = field(default_factory=list)
     rejoins: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     discarded: list[Discarded] = field(default_factory=list)
@@ -163,11 +170,15 @@ class Stage:
         """Return the two clocks."""
         return Now(self.now_ns, 1_700_000_000 * SECOND + self.now_ns)
 
+    def fresh(self, node_id: int) -> Replica:
+        """Return a replica without memory."""
+        return Replica(node_id, self._machine(node_id), self._ballot)
+
     # The ring
 
     def join(self, node_id: int, with_nodes: list[int] | None = None) -> Host:
         """A new process attaches; its ring may be that of others."""
-        host = Host(node_id, self._replica(node_id))
+        host = Host(node_id, self.fresh(node_id))
         self.hosts[node_id] = host
         ring = self._ring_of(with_nodes[0]) if with_nodes else []
         if not ring:
@@ -175,9 +186,6 @@ class Stage:
         ring.append(node_id)
         self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
         return host
-
-    def _replica(self, node_id: int) -> Replica:
-        return Replica(node_id, self._machine(node_id), self._ballot)
 
     def rejoin(self, node_id: int) -> None:
         """A process detaches and joins its ring as a new member, without memory."""
@@ -189,7 +197,7 @@ class Stage:
         host.outbox.clear()
         host.snapshot = None
         host.down = False
-        host.replica = self._replica(node_id)
+        host.replica = self.fresh(node_id)
         self._view(ring, joined=[(node_id, Reason.JOIN)], left=[])
 
     def _ring_of(self, node_id: int) -> list[int]:
@@ -248,22 +256,31 @@ class Stage:
             match effect:
                 case Send(entry):
                     host.outbox.append(entry)
-                case Replied():
-                    host.replies.append(effect)
-                    if host.client is not None:
-                        host.client.replied(effect)
-                case Told():
-                    host.told.append(effect)
                 case Rejoin() | LeftOut() | Stale() | Discarded() | Diverged():
                     self._note(host, effect)
-                case FencePassed(number):
-                    host.fences.append(number)
                 case Dropped():
                     host.again = True
                 case Moved(_, State.LIVE):
                     self._serve(host)
+                case Moved():
+                    pass
                 case _:
-                    assert isinstance(effect, Moved | Opened)
+                    self._tell(host, effect)
+
+    def _tell(self, host: Host, effect: Any) -> None:
+        match effect:
+            case Replied():
+                host.replies.append(effect)
+                if host.client is not None:
+                    host.client.replied(effect)
+            case Told():
+                host.told.append(effect)
+            case Ended(session):
+                host.ended.append(session)
+            case FencePassed(number):
+                host.fences.append(number)
+            case _:
+                assert isinstance(effect, Opened)
 
     def _note(self, host: Host, effect: Rejoin | LeftOut | Stale | Discarded | Diverged) -> None:
         match effect:
@@ -347,7 +364,7 @@ class Stage:
     def restart(self, node_id: int) -> None:
         """Start the service again within its grace: snapshot, then replay."""
         host = self.hosts[node_id]
-        host.replica = self._replica(node_id)
+        host.replica = self.fresh(node_id)
         host.down = False
         if host.client is not None:
             host.client.connected()

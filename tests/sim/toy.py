@@ -113,6 +113,21 @@ class Toy:
         effects += [Notify(s, Value(value)) for s in sorted(self.owners) if s != caller.session]
         return effects
 
+    def cancelled(self, caller: Caller, context: Context) -> list[Effect]:
+        self.objects.touch(REST)
+        self.waiting = [w for w in self.waiting if w[1:3] != (caller.session, caller.number)]
+        return []
+
+    def holdings(self, session: SessionId) -> bytes:
+        return pack_state(self.owners.get(session, 0))
+
+    def resumed(self, session: SessionId, holdings: bytes, context: Context) -> list[Effect]:
+        self.objects.touch(REST)
+        count = unpack_state(holdings)
+        if count:
+            self.owners[session] = count
+        return []
+
     def read(self, operation: Any, context: Context) -> Answer:
         assert context.caller is not None
         return Answer(context.caller, Status.OK, Value(self.counters.get(operation.name, 0)))

@@ -53,6 +53,15 @@ def test_sessions_outlive_the_death_of_their_service_and_its_ring_process() -> N
         FloorRun(seed, "both").run()
 
 
+@pytest.mark.xfail(
+    reason="what only a minority delivered before its view is acknowledged",
+    raises=FloorError,
+    strict=False,  # whoever mends it need not know of this
+)
+def test_a_minority_acknowledges_nothing_that_the_others_lack() -> None:
+    FloorRun(64, "partitions", strict=True).run()
+
+
 @pytest.mark.parametrize("seed", [3, 4])
 def test_a_seed_of_services_tells_the_same_story_each_time(seed: int) -> None:
     runs = [FloorRun(seed), FloorRun(seed)]

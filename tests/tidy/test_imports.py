@@ -93,6 +93,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
 PURE = (
     "totemd.protocol",
     "services.kit.machine",
+    "services.kit.identifiers",
+    "services.kit.small",
+    "services.kit.timers",
+    "services.kit.effects",
     "services.kit.replica",
     "services.kit.requests",
     "services.kit.sessions",

@@ -36,7 +36,7 @@ from openais.wire.clm import (
     TrackFlags,
 )
 from openais.wire.codec import DecodeError
-from openais.wire.session import NOTIFICATIONS_KEPT_MAX, RequestFlag
+from openais.wire.session import RequestFlag
 from openais.wire.status import ONE_SECOND_NS, Status
 
 __all__ = [
@@ -64,7 +64,7 @@ TrackCallback = Callable[[NotificationBuffer, int, Status], None]
 EvictionCallback = Callable[[int, AdminOperation], None]
 
 SERVED: Final = Version("B", 4, 1)
-CALLBACKS_WAITING_MAX: Final = NOTIFICATIONS_KEPT_MAX  # track callbacks; more become one
+CALLBACKS_WAITING_MAX: Final = 1024  # track callbacks; more become one
 ADMINISTRATION_TIMEOUT_NS: Final = 90 * ONE_SECOND_NS  # longer than a node waits for its users
 
 _TRACK_TAG: Final = "track"

@@ -6,9 +6,11 @@ unanswered request is sent again, in order; the service applies each at most onc
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -25,7 +27,9 @@ from openais.wire.status import ONE_MILLISECOND_NS, ONE_SECOND_NS, Status
 
 OPEN_TIMEOUT_NS: Final = 10 * ONE_SECOND_NS
 CALL_TIMEOUT_NS: Final = 10 * ONE_SECOND_NS
-TIMEOUT_MAX_MS: Final = 24 * 3600 * 1000
+TIMEOUT_MAX_MS: Final = 100 * 365 * 24 * 3600 * 1000  # stands for ever
+WAIT_MAX_S: Final = 24 * 3600.0  # of one wait for an answer, of which there may be many
+TAKEN_EVERY: Final = 16  # notifications that one acknowledgement stands for where many wait
 REPLY_GRACE_NS: Final = ONE_SECOND_NS  # the service answers in time; this is for the way back
 
 Done = Callable[[Status, bytes], None]
@@ -40,7 +44,8 @@ class _State(Enum):
 
 @dataclass(slots=True)
 class _Pending:
-    data: bytes
+    request: wire.Request
+    deadline_ns: int
     done: Done
     sent: bool = False  # at least once, to a service that may have seen it
 
@@ -57,6 +62,10 @@ class Session:
             call has from then on.
         outlives_membership: of an API level that does not know ERR_UNAVAILABLE: refused with
             ERR_TRY_AGAIN while the node is no member, and never stale.
+        missed: called, in any thread, with how many notifications were dropped before the next
+            one, because they were not taken in time.
+        paced: a notification counts as taken when `taken` is called, not when it has arrived; so
+            the service keeps, and bounds, what the application is slow to take.
     """
 
     def __init__(
@@ -68,6 +77,8 @@ class Session:
         notified: Callable[[Any], None] | None = None,
         gone: Callable[[AisError], None] | None = None,
         outlives_membership: bool = False,
+        missed: Callable[[int], None] | None = None,
+        paced: bool = False,
     ) -> None:
         self.service: Final = service
         self.node_id = 0  # known when open
@@ -76,6 +87,8 @@ class Session:
         self._notified: Final = notified
         self._gone_callback: Final = gone
         self._outlives_membership: Final = outlives_membership
+        self._missed: Final = missed
+        self._untaken: Final[deque[int] | None] = deque() if paced else None
         self._lock: Final = threading.Lock()
         self._opened: Final = threading.Event()
         self._state = _State.OPENING
@@ -85,6 +98,8 @@ class Session:
         self._acknowledged = 0
         self._answered: Final[set[int]] = set()
         self._pending: Final[dict[int, _Pending]] = {}
+        self._cancelled: Final[set[int]] = set()  # given up; the service has not said that it knows
+        self._version = wire.VERSION_MIN
         self._outbox: list[bytes] = []
         self._resume = False
         self._serial = 0
@@ -157,27 +172,52 @@ class Session:
         timeout_ms = min(max(timeout_ns // ONE_MILLISECOND_NS, 1), TIMEOUT_MAX_MS)
         body = self._table.encode(message)
         with self._lock:
-            if len(self._pending) >= wire.REQUESTS_OUTSTANDING_MAX:
+            if len(self._pending) + len(self._cancelled) >= wire.REQUESTS_OUTSTANDING_MAX:
                 raise errors.TryAgainError(
                     f"{self.service}.{call}",
                     f"{wire.REQUESTS_OUTSTANDING_MAX} requests are unanswered",
                 )
             self._number += 1
             number = self._number
-            data = wire.TABLE.encode(
-                wire.Request(number, self._acknowledged, timeout_ms, flags, body)
-            )
-            self._pending[number] = _Pending(data, done)
-            self._outbox.append(data)
+            request = wire.Request(number, self._acknowledged, timeout_ms, flags, body)
+            deadline_ns = time.monotonic_ns() + timeout_ms * ONE_MILLISECOND_NS
+            self._pending[number] = _Pending(request, deadline_ns, done)
+            self._outbox.append(wire.TABLE.encode(request))
         self.link.wake()
         return number
 
     def abandon(self, number: int) -> bool:
-        """Stop waiting for an answer; False: the service certainly never saw the request."""
+        """Stop waiting for an answer; False: the service certainly never saw the request.
+
+        Where the request waits in the service, it is withdrawn there.
+        """
         with self._lock:
             pending = self._pending.pop(number, None)
-            self._answered.add(number)
-            return pending is None or pending.sent
+            if pending is None or not pending.sent or self._version < 2:
+                self._answer_known(number)
+                return pending is None or pending.sent
+            self._cancelled.add(number)
+            self._outbox.append(wire.TABLE.encode(wire.Cancel(number)))
+        self.link.wake()
+        return True
+
+    def _answer_known(self, number: int) -> None:
+        """Note that a request needs no answer any more, with the lock held."""
+        self._answered.add(number)
+        while self._acknowledged + 1 in self._answered:
+            self._acknowledged += 1
+            self._answered.discard(self._acknowledged)
+
+    def taken(self) -> None:
+        """Say that the application has taken one notification more, the oldest; see ``paced``."""
+        with self._lock:
+            if not self._untaken:
+                return
+            serial = self._untaken.popleft()
+            if self._untaken and serial % TAKEN_EVERY:
+                return
+            self._outbox.append(wire.TABLE.encode(wire.Acknowledge(serial)))
+        self.link.wake()
 
     def call(
         self,
@@ -206,7 +246,7 @@ class Session:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self.late(call, number)
-            self._wait(waiter, left)
+            self._wait(waiter, min(left, WAIT_MAX_S))
             if not answer:
                 waiter.clear()
         return self.result(call, *answer[0])
@@ -273,8 +313,18 @@ class Session:
                 self._serial,
                 self._outlives_membership,
             )
-            again = [pending.data for pending in self._pending.values()]
-            self._outbox = [wire.TABLE.encode(hello), *again]
+            now_ns = time.monotonic_ns()
+            again = [self._again(pending, now_ns) for pending in self._pending.values()]
+            cancels = [wire.TABLE.encode(wire.Cancel(n)) for n in sorted(self._cancelled)]
+            self._outbox = [wire.TABLE.encode(hello), *again, *cancels]
+
+    def _again(self, pending: _Pending, now_ns: int) -> bytes:
+        """Encode a request once more, with the time that is left."""
+        left_ms = max((pending.deadline_ns - now_ns) // ONE_MILLISECOND_NS, 1)
+        request = dataclasses.replace(
+            pending.request, acknowledged=self._acknowledged, timeout_ms=left_ms
+        )
+        return wire.TABLE.encode(request)
 
     def outgoing(self) -> list[bytes]:
         """Hand over what is to be sent."""
@@ -302,9 +352,12 @@ class Session:
                 self._reply(number, status, body)
             case wire.Notify(serial, body):
                 self._notify(serial, body)
-            case wire.Welcome(node_id):
+            case wire.Missed(serial):
+                self._miss(serial)
+            case wire.Welcome(node_id, _, version):
                 self.node_id = node_id
                 with self._lock:
+                    self._version = version
                     self._resume = True
                     for pending in self._pending.values():
                         pending.sent = True
@@ -325,25 +378,39 @@ class Session:
     def _reply(self, number: int, status: Status, body: bytes) -> None:
         with self._lock:
             pending = self._pending.pop(number, None)
-            self._answered.add(number)
-            while self._acknowledged + 1 in self._answered:
-                self._acknowledged += 1
-                self._answered.discard(self._acknowledged)
+            self._cancelled.discard(number)
+            self._answer_known(number)
         if pending is not None:
             pending.done(status, body)
 
     def _notify(self, serial: int, body: bytes) -> None:
         if serial <= self._serial:
             return
+        self._miss(serial - 1)
         self._serial = serial
-        with self._lock:
-            self._outbox.append(wire.TABLE.encode(wire.Acknowledge(serial)))
+        if self._untaken is None:
+            with self._lock:
+                self._outbox.append(wire.TABLE.encode(wire.Acknowledge(serial)))
         try:
             message = self._table.decode(body)
         except DecodeError:
-            return  # a newer service may notify what we need not understand
-        if self._notified is not None:
+            message = None  # a newer service may notify what we need not understand
+        if self._untaken is not None:
+            with self._lock:
+                self._untaken.append(serial)
+            if message is None:
+                self.taken()
+        if self._notified is not None and message is not None:
             self._notified(message)
+
+    def _miss(self, serial: int) -> None:
+        """Learn that no notification up to ``serial`` will come any more."""
+        count = serial - self._serial
+        if count <= 0:
+            return
+        self._serial = serial
+        if self._missed is not None:
+            self._missed(count)
 
     def _gone(self, status: Status, reason: str) -> None:
         with self._lock:

@@ -27,6 +27,7 @@ class Records:
     def __init__(self) -> None:
         self.differing: Final[list[Differs]] = []
         self.components: Final[dict[tuple[int, str], list[tuple[int, RoundId]]]] = {}
+        self.sizes: Final[dict[tuple[RoundId, str], int]] = {}  # members
         self.forgotten: Final[list[tuple[int, int, str]]] = []  # when, node, service: no memory
         self.cuts: Final[list[tuple[int, int]]] = []  # from, to
         self.pauses: Final[list[tuple[int, int]]] = []
@@ -49,18 +50,22 @@ class Records:
         where = self.components.setdefault(key, [])
         if replica.component is not None and (not where or where[-1][1] != replica.component):
             where.append((now_ns, replica.component))
+            self.sizes[replica.component, service.name] = len(replica.view.members)
         if id(replica) not in self._known:
             self._known[id(replica)] = replica
             if replica.stats.states_received:
                 self.forgotten.append((now_ns, *key))
-        seen = (replica.component, replica.applied, replica.index)
+        seen = (replica.component, replica.index)
         if self._seen.get(service.task.pid) == seen or not replica.settled:
             return
         self._seen[service.task.pid] = seen
         self.positions += 1
         digest = replica.digest()
         told = f"{service.name}@{service.node_id} pid {service.task.pid} at {now_ns}"
-        self._compare(("view", service.name, replica.component, replica.applied), digest, told)
+        # Who has got the state meanwhile is shared, and no entry that counts tells of it.
+        lacking = tuple(sorted(replica.incomplete))
+        place = ("view", service.name, replica.component, replica.applied, lacking)
+        self._compare(place, digest, told)
         history = process._history
         if history:
             self._compare(("stream", service.name, history, replica.index), digest, told)

@@ -55,9 +55,18 @@ class FloorRun:
         seed: decides everything.
         mix: kind of trouble; None: the seed chooses.
         plan: instead of drawing one.
+        strict: do not excuse what `judge.unsure` tells of.
     """
 
-    def __init__(self, seed: int, mix: str | None = None, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        mix: str | None = None,
+        plan: Plan | None = None,
+        *,
+        strict: bool = False,
+    ) -> None:
+        self.strict: Final = strict
         self.plan: Final = plan or draw(seed, mix)
         p = self.plan
         self.random: Final = random.Random(f"floor {p.seed}")
@@ -269,6 +278,8 @@ class FloorRun:
         )
         if a.node in self.cluster.running and (alive or self._may_lose(a.node)):
             self.records.totemd_died(a.node, self.cluster.now_ns)
+            if not alive:
+                self._forgotten(a.node)
             self.cluster.crash(a.node)
             self.cluster.at(a.duration_ns, lambda: self._boot_again(a.node))
 
@@ -286,11 +297,16 @@ class FloorRun:
         if a.node not in self.cluster.running or not self._may_lose(a.node):
             return
         self._totemd_crash(a)
+        self._forgotten(a.node)
         for name in self.plan.services:
             service = self.cluster.services[a.node, name]
             if service.task.alive:
                 self._supervise(service, a.duration_ns + self.random.randint(-100, 100) * MS)
                 service.task.kill()
+
+    def _forgotten(self, node: int) -> None:
+        for name in self.plan.services:
+            self.records.forgotten.append((self.cluster.now_ns, node, name))
 
     def _node_crash(self, a: Action) -> None:
         if a.node not in self.cluster.running or not self._may_lose(a.node):

@@ -29,6 +29,7 @@ from services.ckpt.api import OPERATIONS as CKPT_OPERATIONS
 from services.ckpt.state import Checkpoints
 from services.clm.api import OPERATIONS as CLM_OPERATIONS
 from services.clm.state import Membership, OwnNode
+from services.kit.electorate import ballot
 from services.kit.machine import Machine, NodeId
 from services.kit.replica import Replica
 from services.kit.run import ServiceProcess
@@ -183,7 +184,9 @@ class Service:
         p = ServiceProcess(
             self.name,
             config,
-            lambda _config: factory(self),
+            lambda _config: Replica(
+                self.node_id, factory(self), ballot(config), needs_quorum=needs_quorum
+            ),
             operations,
             needs_quorum=needs_quorum,
             keep=lambda _discarded: {},

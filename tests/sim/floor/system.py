@@ -406,6 +406,13 @@ class SimPoller:
         if isinstance(item, int):
             self._descriptors.pop(item, None)
 
+    def take(self, socket: SimSocket | SimMonitor) -> bool:
+        """Return whether a socket is readable."""
+        return socket.get(0) != 0
+
+    def used(self, _socket: SimSocket | SimMonitor) -> None:
+        """Arrivals wake the process anyway."""
+
     def poll(self, _timeout_ms: int) -> list[int]:
         """Return the descriptors of processes that are dead, of children that report."""
         return [d for d in self._descriptors if self._system.ready(d)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos.history import Operation, Outcome, Record, Writer, read_all
@@ -56,6 +57,17 @@ def test_only_one_of_two_creates_succeeds() -> None:
     present = call("n2c1", Operation.CREATE, "b", 3, 4, Outcome.PRESENT)
     assert rules([first, present]) == []
     assert rules([first, call("n2c1", Operation.CREATE, "b", 3, 4)]) != []
+
+
+def test_a_swap_succeeds_on_what_was_read_and_on_nothing_else() -> None:
+    written = call("n1c1", Operation.PUT, "a", 1, 2)
+    swapped = replace(call("n2c1", Operation.SWAP, "b", 3, 4), expected="a")
+    failed = replace(call("n3c1", Operation.SWAP, "c", 5, 6, Outcome.OTHER), expected="a")
+    assert rules([written, swapped, failed]) == []
+    twice = replace(call("n3c1", Operation.SWAP, "c", 5, 6), expected="a")
+    assert "not linearizable" in rules([written, swapped, twice])[0]
+    unknown = replace(call("n2c1", Operation.SWAP, "b", 3, 4, Outcome.UNKNOWN), expected="a")
+    assert rules([written, unknown, twice]) == []
 
 
 def test_an_append_is_there_once_or_if_nobody_knows_at_most_once() -> None:

@@ -30,6 +30,8 @@ class AsyncSession:
         notified: called in the loop with each notification.
         gone: called in the loop when the session is lost for good, with the error of all calls.
         outlives_membership: see `Session`.
+        missed: called in the loop with how many notifications were dropped.
+        paced: see `Session`.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class AsyncSession:
         notified: Callable[[Any], None] | None = None,
         gone: Callable[[AisError], None] | None = None,
         outlives_membership: bool = False,
+        missed: Callable[[int], None] | None = None,
+        paced: bool = False,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self.session: Final = Session(
@@ -50,6 +54,8 @@ class AsyncSession:
             notified=(lambda message: self._post(notified, message)) if notified else None,
             gone=(lambda error: self._post(gone, error)) if gone else None,
             outlives_membership=outlives_membership,
+            missed=(lambda count: self._post(missed, count)) if missed else None,
+            paced=paced,
         )
 
         self._thread: Final = threading.get_ident()

@@ -497,6 +497,11 @@ class Assembler:
         return IpcConfig(
             mode=section.integer("mode"),
             clients_max=section.integer("max_clients"),
+            process_sessions_max=section.integer("max_process_sessions"),
+            user_sessions_max=section.integer("max_user_sessions"),
+            session_requests_max=section.integer("max_session_requests"),
+            session_bytes_max=section.integer("max_session_bytes"),
+            session_grace_ms=section.integer("session_grace"),
             message_size_max_bytes=section.integer("max_message"),
         )
 

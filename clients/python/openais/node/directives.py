@@ -181,6 +181,34 @@ _IPC: Final = SectionRule(
         Directive("mode", octal(0o777), "0660", "mode of the sockets"),
         Directive("max_clients", integer(1, 65535), "1024", "sessions per service and node"),
         Directive(
+            "max_process_sessions",
+            integer(1, 65535),
+            "256",
+            "sessions of one process with one service",
+        ),
+        Directive(
+            "max_user_sessions", integer(1, 65535), "1024", "sessions of one user with one service"
+        ),
+        Directive(
+            "max_session_requests",
+            integer(1, 1024),
+            "1024",
+            "requests of one session without an answer",
+        ),
+        Directive(
+            "max_session_bytes",
+            size(1 << 16, 1 << 30),
+            "64M",
+            "bytes of the requests of one session without an answer; one request always goes",
+        ),
+        Directive(
+            "session_grace",
+            milliseconds(0, DAY_MS),
+            "5000",
+            "how long a client that lives may be away before what it has open is released; runs "
+            "only while the service serves",
+        ),
+        Directive(
             "max_message",
             size(4096, 64 << 20),
             "64M",

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import zmq
 
@@ -31,7 +31,8 @@ UNSENT_BYTES_MAX: Final = 64 << 20  # per client that does not read; more ends t
 UNSENT_MESSAGES_MAX: Final = 100_000
 BUNDLE_BYTES: Final = 1 << 20  # a bundle is closed when it is that big
 PEER_PROPERTY: Final = "Peer-Address"
-MONITOR_EVENTS: Final = int(zmq.Event.DISCONNECTED)
+ACCEPTED: Final = int(zmq.Event.ACCEPTED)
+MONITOR_EVENTS: Final = ACCEPTED | int(zmq.Event.DISCONNECTED)
 
 _LOG = EventLog(__name__)
 
@@ -54,6 +55,8 @@ class Access:
 
     uids: frozenset[int] = frozenset()
     gids: frozenset[int] = frozenset()
+    admin_uids: frozenset[int] = frozenset()
+    admin_gids: frozenset[int] = frozenset()
 
     def allows(self, peer: Peer) -> bool:
         """True: the peer may use this socket."""
@@ -63,16 +66,35 @@ class Access:
         """True: the peer is root or of this process's own user."""
         return peer.uid in (0, os.getuid())
 
+    def administers(self, peer: Peer) -> bool:
+        """True: the peer may do what changes the service for others."""
+        named = peer.uid in self.admin_uids or peer.gid in self.admin_gids
+        return self.trusts(peer) or named
+
+
+# A descriptor, and how many connections have had it: the next one gets the same at once.
+_Connection: TypeAlias = "tuple[int, int]"
+
 
 @dataclass(slots=True)
 class _Client:
     id: int
     identity: bytes
     peer: Peer
-    descriptor: int
+    connection: _Connection
     waiting: deque[tuple[Buffer, ...]] = field(default_factory=deque)
     waiting_bytes: int = 0
+    allowed: tuple[int, int] = (0, 0)  # messages and bytes that may wait beyond the bounds
     dropped: bool = False
+
+    @property
+    def behind(self) -> bool:
+        """True: more waits than may."""
+        messages, size = self.allowed
+        return (
+            len(self.waiting) > UNSENT_MESSAGES_MAX + messages
+            or self.waiting_bytes > UNSENT_BYTES_MAX + size
+        )
 
 
 @dataclass(slots=True)
@@ -123,12 +145,12 @@ class IpcServer:
         self._clients: Final[dict[int, _Client]] = {}
         self._by_identity: Final[dict[bytes, _Client]] = {}
         self._by_descriptor: Final[dict[int, _Client]] = {}
-        self._stale: Final[dict[int, int]] = {}  # descriptor -> disconnects to ignore
+        self._accepted: Final[dict[int, int]] = {}  # descriptor -> how many connections had it
         self._pids: Final[dict[int, tuple[int, set[int]]]] = {}  # pid -> (pidfd, clients)
         self._watched: Final[dict[int, int]] = {}  # pidfd -> pid
         self._dead: Final[set[int]] = set()
         self._closed: Final[list[tuple[int, int]]] = []
-        self._disconnected: Final[list[int]] = []  # descriptors; what they sent is read first
+        self._disconnected: Final[list[_Connection]] = []  # what they sent is read first
         self._unsent: Final[set[int]] = set()
         self._slow = False  # a client did not take all of it
         self._serial = 0
@@ -251,15 +273,16 @@ class IpcServer:
             self._turn_away(identity, peer, Status.ERR_NO_RESOURCES, rule)
             return None
         self._serial += 1
-        client = _Client(self._serial, identity, peer, int(frame.get(zmq.SRCFD)))
+        self._read_monitor()  # knows its connection before its first message comes
+        descriptor = int(frame.get(zmq.SRCFD))
+        connection = (descriptor, self._accepted.get(descriptor, 0))
+        client = _Client(self._serial, identity, peer, connection)
         self._clients[client.id] = client
         self._by_identity[identity] = client
-        before = self._by_descriptor.get(client.descriptor)
-        if before is not None:  # its disconnect is still on the way
-            stale = self._stale.get(client.descriptor, 0)
-            self._stale[client.descriptor] = stale + 1
+        before = self._by_descriptor.get(descriptor)
+        if before is not None:
             self._close(before)
-        self._by_descriptor[client.descriptor] = client
+        self._by_descriptor[descriptor] = client
         self._watch(client)
         return client
 
@@ -295,17 +318,16 @@ class IpcServer:
 
     def _read_monitor(self) -> None:
         while readable(self._monitor):
-            self._disconnected.append(monitored(self._monitor))
+            kind, descriptor = monitored(self._monitor)
+            if kind == ACCEPTED:
+                self._accepted[descriptor] = self._accepted.get(descriptor, 0) + 1
+            else:
+                self._disconnected.append((descriptor, self._accepted.get(descriptor, 0)))
 
     def _close_disconnected(self) -> None:
-        for descriptor in self._disconnected:
-            stale = self._stale.pop(descriptor, 0)
-            if stale:
-                if stale > 1:
-                    self._stale[descriptor] = stale - 1
-                continue
-            client = self._by_descriptor.get(descriptor)
-            if client is not None:
+        for connection in self._disconnected:
+            client = self._by_descriptor.get(connection[0])
+            if client is not None and client.connection == connection:
                 self._close(client)
         self._disconnected.clear()
 
@@ -327,8 +349,8 @@ class IpcServer:
         self._closed.append((client.id, client.peer.pid))
         self._unsent.discard(client.id)
         self._by_identity.pop(client.identity, None)
-        if self._by_descriptor.get(client.descriptor) is client:
-            del self._by_descriptor[client.descriptor]
+        if self._by_descriptor.get(client.connection[0]) is client:
+            del self._by_descriptor[client.connection[0]]
         descriptor, clients = self._pids[client.peer.pid]
         clients.discard(client.id)
         if not clients:
@@ -359,12 +381,18 @@ class IpcServer:
         c.waiting.append(elements)
         c.waiting_bytes += sum(map(len, elements))
         self._unsent.add(client)
-        if c.waiting_bytes > UNSENT_BYTES_MAX or len(c.waiting) > UNSENT_MESSAGES_MAX:
+        if c.behind:
             self._overflow(c)
+
+    def allow(self, client: int, messages: int, size: int) -> None:
+        """Let so much more wait for a client until all is sent: what is kept for it anyway."""
+        c = self._clients.get(client)
+        if c is not None:
+            c.allowed = (messages, size)
 
     def _overflow(self, c: _Client) -> None:
         self._send(c)
-        if c.waiting_bytes <= UNSENT_BYTES_MAX and len(c.waiting) <= UNSENT_MESSAGES_MAX:
+        if not c.behind:
             return
         self.stats.clients_overflowed += 1
         _LOG.warning("client_overflowed", pid=c.peer.pid, bytes=c.waiting_bytes)
@@ -406,6 +434,7 @@ class IpcServer:
             for _ in range(count):
                 c.waiting.popleft()
             c.waiting_bytes -= size
+        c.allowed = (0, 0)
         return True
 
     def close(self) -> None:

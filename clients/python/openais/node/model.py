@@ -157,6 +157,11 @@ class IpcConfig:
 
     mode: int
     clients_max: int  # sessions per service
+    process_sessions_max: int  # of one process with one service
+    user_sessions_max: int  # of one uid with one service
+    session_requests_max: int  # unanswered
+    session_bytes_max: int  # of the unanswered requests of a session
+    session_grace_ms: int  # for a client that is away and alive; while the service serves
     message_size_max_bytes: int
 
 

@@ -83,10 +83,10 @@ def readable(socket: zmq.Socket[bytes]) -> bool:
     return bool(int(socket.get(zmq.EVENTS)) & _POLLIN)
 
 
-def monitored(monitor: zmq.Socket[bytes]) -> int:
-    """Receive one event of a socket's monitor; return the descriptor that it is of.
+def monitored(monitor: zmq.Socket[bytes]) -> tuple[int, int]:
+    """Receive one event of a socket's monitor; return its kind and the descriptor that it is of.
 
     What ZeroMQ's own module for it imports takes a fifth of the start of a service.
     """
-    descriptor: int = _EVENT.unpack(monitor.recv_multipart()[0])[1]
-    return descriptor
+    kind, descriptor = _EVENT.unpack(monitor.recv_multipart()[0])
+    return int(kind), int(descriptor)

@@ -16,12 +16,12 @@ from typing import Final
 from openais.wire.codec import Table
 from openais.wire.status import Status
 
-VERSION: Final = 1
+VERSION: Final = 2  # 2: Cancel, Missed
 VERSION_MIN: Final = 1
 
 SESSION_ID_SIZE: Final = 16  # bytes, random
 REQUESTS_OUTSTANDING_MAX: Final = 1024  # per session; more are answered ERR_TRY_AGAIN
-NOTIFICATIONS_KEPT_MAX: Final = 1024  # per session, until acknowledged
+NOTIFICATIONS_ON_THE_WAY_MAX: Final = 256  # sent and not acknowledged; the rest waits
 
 
 class RequestFlag(IntFlag):
@@ -60,6 +60,13 @@ class Acknowledge:
     """All notifications up to ``serial`` have arrived."""
 
     serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody waits for the answer of a request any more. Answered by the request's `Reply`."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +114,18 @@ class Reply:
 class Notify:
     """A callback for the application; ``serial`` counts up by one per session.
 
-    A gap means that more than NOTIFICATIONS_KEPT_MAX were waiting and the oldest were dropped.
+    A gap means that the client did not take them in time and so many were dropped.
     """
 
     serial: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Notifications up to ``serial`` that did not come were dropped."""
+
+    serial: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +143,12 @@ TABLE: Final = Table(
         3: Acknowledge,
         4: Bye,
         5: StatusQuery,
+        6: Cancel,
         64: Welcome,
         65: Gone,
         66: Reply,
         67: Notify,
         68: StatusReport,
+        69: Missed,
     },
 )

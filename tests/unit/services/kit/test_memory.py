@@ -52,7 +52,7 @@ def test_digests_kept_from_change_to_change_are_those_of_a_fresh_copy(seed: int)
             case 1:
                 bench.sessions.opened(session(number), NodeId(1))
             case 2 if session(number) in bench.sessions.open:
-                bench.sessions.park(session(number))
+                bench.sessions.park(session(number), None)
             case 3:
                 bench.sessions.closed(session(number))
             case 4:

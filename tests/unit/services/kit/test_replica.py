@@ -120,6 +120,7 @@ def test_notifications_are_numbered_kept_and_trimmed() -> None:
         add(made, 2, number)
     made.run()
     assert [t.serial for t in made.hosts[1].told] == [1, 2, 3]
+    assert [k[0] for k in made.hosts[1].replica.sessions.open[session(1)].kept] == [1, 2, 3]
     made.send(1, entries.Notified(session(1), 2))
     made.run()
     assert [k[0] for k in made.hosts[2].replica.sessions.open[session(1)].kept] == [3]
@@ -363,8 +364,8 @@ def test_random_faults_end_in_one_state_and_no_request_counts_twice(seed: int) -
     made = stage(rng.randint(1, 4))
     numbers = dict.fromkeys(made.hosts, 0)
     for _ in range(60):
-        _random_step(made, rng, numbers)
-    _settle(made)
+        random_step(made, rng, numbers)
+    settle(made)
     for host in made.hosts.values():
         answered = [(r.session, r.number, r.body) for r in host.replies if r.status is Status.OK]
         per_request = {(s, n) for s, n, _ in answered}
@@ -380,14 +381,14 @@ def test_requests_on_the_way_keep_their_order_whatever_happens_between_them(seed
         host.client = Client(host, session(host.node_id))
     for _ in range(120):
         _random_step_of_clients(made, rng)
-    _settle(made)
+    settle(made)
     for host in made.hosts.values():
         assert host.client is not None
         assert not host.client.pending, "a request is never answered"
         assert {r.status for r in host.client.answered.values()} <= {Status.OK}
 
 
-def _settle(made: Stage) -> None:
+def settle(made: Stage) -> None:
     """Let faults end and everything come to rest in one state."""
     for node_id, host in made.hosts.items():
         if host.down and any(node_id in ring for ring in made.rings):
@@ -416,10 +417,11 @@ def _random_step_of_clients(made: Stage, rng: random.Random) -> None:
     elif not host.down and dice < 0.46:
         made.restart_ring_process(node_id)
     else:
-        _random_step(made, rng, None)
+        random_step(made, rng, None)
 
 
-def _random_step(made: Stage, rng: random.Random, numbers: dict[int, int] | None) -> None:
+def random_step(made: Stage, rng: random.Random, numbers: dict[int, int] | None) -> None:
+    """Do one thing at random: a request, a delivery, or a fault."""
     node_id = rng.choice(sorted(made.hosts))
     host = made.hosts[node_id]
     dice = rng.random()

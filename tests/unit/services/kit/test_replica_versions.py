@@ -132,6 +132,6 @@ def test_a_successor_that_cannot_speak_the_version_does_not_take_the_seat_up() -
     assert made.take_snapshot(2)
     data, _ = made.hosts[2].snapshot or (b"", 0)
     made.releases[2] = Next
-    replica = made._replica(2)
+    replica = made.fresh(2)
     with pytest.raises(DecodeError, match="the group speaks version 1"):
         stream.restore(replica, memoryview(data), 0)
