@@ -41,7 +41,7 @@ class Outcome(Enum):
     PRESENT = "present"  # there was one
     OTHER = "other"  # there was something else than expected
     REFUSED = "refused"  # certainly not done
-    STALE = "stale"  # certainly not done, and the handle is to be opened again: no quorum
+    STALE = "stale"  # no quorum: as unknown, and the handle is to be opened again
     UNKNOWN = "unknown"  # done, or still to be done, or never
     BROKEN = "broken"  # as unknown, and the handle is of no use any more
 

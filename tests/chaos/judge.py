@@ -111,7 +111,7 @@ def _section(name: str, records: Sequence[Record], apart: Sequence[Apart]) -> li
 
 def _calls(record: Record) -> list[Call]:
     """Return a record as the checker knows it."""
-    unknown = record.outcome in (Outcome.UNKNOWN, Outcome.BROKEN)
+    unknown = record.outcome in (Outcome.UNKNOWN, Outcome.STALE, Outcome.BROKEN)
     ended = None if unknown else record.ended_ns
     value = None if record.value is None else record.value.encode()
 
@@ -129,7 +129,7 @@ def _calls(record: Record) -> list[Call]:
         ]
 
     match record.operation, record.outcome:
-        case (_, Outcome.REFUSED | Outcome.STALE) | (Operation.APPEND | Operation.ASK, _):
+        case (_, Outcome.REFUSED) | (Operation.APPEND | Operation.ASK, _):
             return []
         case (_, Outcome.ABSENT):  # it saw that there is nothing
             return call(register.Kind.READ, None)
@@ -182,7 +182,7 @@ def _appends(
             continue
         assert record.value is not None, f"an append writes something: {record}"
         count = counts.pop(record.value, 0)
-        most = 0 if record.outcome in (Outcome.REFUSED, Outcome.STALE) else 1
+        most = 0 if record.outcome is Outcome.REFUSED else 1
         least = int(record.outcome is Outcome.DONE and not _overlaps(record, apart))
         if not least <= count <= most:
             rule = f"{reader} finds an append {count} times, not {least}..{most} times: {record}"

@@ -289,9 +289,7 @@ def namespaces(directory: Path, count: int, *, quorum: bool) -> Iterator[Stage]:
             home = directory / f"n{host.number}"
             text = configuration(Shape(), host, bed.hosts, home) + _quorum(count, quorum=quorum)
             NamespaceNode(host, home).make(text)
-            name = f"node{host.number}"
-            text = supervisor.configuration(home, name, layout.SERVICES)
-            (home / "conf" / supervisor.CONFIG_NAME).write_text(text, encoding="utf-8")
+            supervisor.make(home, f"node{host.number}", layout.SERVICES)
             nodes.append(ChaosNode(host.number, home, host.command()))
         with _running(Stage(nodes, bed)) as stage:
             yield stage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -221,13 +222,12 @@ def test_an_orphan_that_wins_the_race_for_the_lock_is_ended_and_the_program_star
         gate = node.run_dir / "gate"
         config = node.directory / "conf" / "supervisord.conf"
         text = config.read_text(encoding="utf-8")
-        own = f"{sys.executable} -m totemd"
-        waits = f"until test -e {gate}; do sleep 0.05; done; exec {own} -c"
-        assert f"command={own} -c {node.directory}/conf/openais.conf" in text
-        text = text.replace(
-            f"command={own} -c {node.directory}/conf/openais.conf",
-            f"command=sh -c '{waits} {node.directory}/conf/openais.conf'",
-        )
+        own = re.search("(?m)^command=(.*totemd.*)$", text)
+        assert own is not None, text
+        gated = node.run_dir / "gated.sh"
+        waits = f"until test -e {gate}; do sleep 0.05; done\nexec {own[1]}\n"
+        gated.write_text(waits, encoding="utf-8")
+        text = text.replace(own[0], f"command=/bin/sh {gated}")
         config.write_text(text, encoding="utf-8")
         supervisor.launch(node.directory)
         alone.supervisor(1).start("cluster")
