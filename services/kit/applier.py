@@ -40,6 +40,7 @@ from services.kit.sessions import Place, Record, Sessions
 from services.kit.versions import Versions
 
 NO_QUORUM_RULE: Final = b"this side of the cluster has no quorum"
+PARTING_RULE: Final = b"this side of the cluster lost the quorum; the other may have done it"
 UNKNOWN_RULE: Final = b"not an operation of the version that the group speaks"
 
 
@@ -84,6 +85,7 @@ class Applier:
         self._needs_quorum: Final = needs_quorum
         self._notifications: Final = notifications
         self._overflowed: Final[dict[SessionId, None]] = {}  # to be closed with this entry
+        self.parting = False  # members are gone, the view that says so is to come
 
     @property
     def acts(self) -> bool:
@@ -161,7 +163,10 @@ class Applier:
     ) -> None:
         if not self.acts:
             self._stats.operations_without_quorum += 1
-            self._answered(record, caller, record.without_quorum, NO_QUORUM_RULE)
+            if self.parting:  # those who are gone may have it, and act
+                self._answered(record, caller, Status.ERR_TIMEOUT, PARTING_RULE)
+            else:
+                self._answered(record, caller, record.without_quorum, NO_QUORUM_RULE)
             return
         try:
             operation = self._machine.table.decode(entry.body, self._versions.spoken.service)

@@ -107,7 +107,6 @@ class Replica(Shared):
         self.diverged: set[int] = set()  # incomplete, because their state differed
         self._ballot: Final = ballot
         self.clock_skews_ns: Final[dict[int, int]] = {}  # of others, when replicas met last
-        self._parting = False  # members are gone, the view that says so is to come
         self._round: Round | None = None
         self._receiving: Receiving | None = None
         self._staged: Final[dict[bytes, tuple[bytes, bytes]]] = {}  # came; not in force yet
@@ -143,7 +142,7 @@ class Replica(Shared):
         """Take a change of the group's membership."""
         self._now = now
         self.index = event.index
-        self._parting = False
+        self._applier.parting = False
         nodes = tuple(sorted({m.node_id for m in event.members}))
         joined = {c.member.node_id for c in event.joined}
         for change in event.left:
@@ -172,7 +171,7 @@ class Replica(Shared):
     def parted(self, event: port.Parting) -> list[Effect]:
         """Learn before the view who is gone: what follows may never reach the others."""
         self.index = event.index
-        self._parting = True
+        self._applier.parting = True
         self.quorum.reduce(set(self.quorum.present) & set(event.nodes))
         return self._take()
 
@@ -212,7 +211,7 @@ class Replica(Shared):
         self.index = 0
         self.replaying = False
         self._round = self._receiving = self._comparison = None
-        self._parting = False
+        self._applier.parting = False
         self._fragments.keep(())
         self._staged.clear()  # the log to come does not tell of it
         self._gifts.end()
@@ -770,7 +769,7 @@ class Replica(Shared):
     def settled(self) -> bool:
         """True: a snapshot of now tells everything."""
         busy = self._round is not None or self._receiving is not None or bool(self._fragments)
-        return self.state is State.LIVE and not busy and not self._parting
+        return self.state is State.LIVE and not busy and not self._applier.parting
 
     def check(self) -> None:
         """Assert every invariant."""

@@ -452,7 +452,8 @@ class Server:
             self._reply(key, Status.ERR_INVALID_PARAM, str(error).encode())
             return
         self.stats.reads += 1
-        if request.flags & RequestFlag.LOCAL and self.replica.serving:
+        local = request.flags & RequestFlag.LOCAL and self.replica.serving
+        if local and self._known(key[0]):  # else what it has open is not here yet
             self._answer_read(key, message, now)
             return
         self._reads[key] = message
@@ -462,7 +463,7 @@ class Server:
     def _answer_read(self, key: Key, message: Any, now: Now) -> None:
         replica = self.replica
         assert replica.view is not None
-        if not replica.acts:
+        if not replica.acts or not self._known(key[0]):  # the session is about to be told its end
             self._refuse_without_quorum(key)
             return
         caller = Caller(NodeId(replica.me), *key)

@@ -324,9 +324,7 @@ def _outcome(failure: AisError) -> Outcome:
         return Outcome.STALE
     if isinstance(failure, _BROKEN):
         return Outcome.BROKEN
-    # What was on the way when the quorum was lost may have been done by those who kept it.
-    certain = failure.definite and "no quorum" not in str(failure)
-    return Outcome.REFUSED if certain else Outcome.UNKNOWN
+    return Outcome.REFUSED if failure.definite else Outcome.UNKNOWN
 
 
 def say(word: str) -> None:

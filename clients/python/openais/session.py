@@ -32,6 +32,9 @@ WAIT_MAX_S: Final = 24 * 3600.0  # of one wait for an answer, of which there may
 TAKEN_EVERY: Final = 16  # notifications that one acknowledgement stands for where many wait
 REPLY_GRACE_NS: Final = ONE_SECOND_NS  # the service answers in time; this is for the way back
 
+# Who is answered so does not know what became of a request that had left.
+MAY_BE_DONE: Final = (Status.ERR_TIMEOUT, Status.ERR_LIBRARY, Status.ERR_UNAVAILABLE)
+
 Done = Callable[[Status, bytes], None]
 
 
@@ -282,7 +285,7 @@ class Session:
                 reason = str(detail)
             except DecodeError:  # text of the kit
                 reason = body.decode("utf-8", "replace")
-        definite = status not in (Status.ERR_TIMEOUT, Status.ERR_LIBRARY)
+        definite = status not in MAY_BE_DONE
         failure = errors.error(status, f"{self.service}.{call}", reason, definite=definite)
         failure.detail = detail
         return failure

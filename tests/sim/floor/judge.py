@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from openais.wire.status import Status
@@ -82,31 +82,6 @@ def judge(run: FloorRun) -> None:
         raise FloorError(violations)
 
 
-def unsure(run: FloorRun, event: Event) -> bool:
-    """True: the answer came while a cut was on, just before its node found itself in a minority.
-
-    What is delivered between the cut and the next view may have reached this side alone, even
-    with safe delivery (in the transitional configuration), and the kit cannot tell.
-    """
-    p, records = run.plan, run.records
-    if run.strict or not p.quorum:
-        return False
-    views = records.components.get((event.node, "ckpt"), [])
-    for at_ns, component in views:
-        if at_ns > event.ended_ns:
-            minority = 2 * records.sizes[component, "ckpt"] <= p.nodes
-            return minority and any(begin <= event.ended_ns for begin, _ in records.cuts)
-    return False
-
-
-def _settled(run: FloorRun) -> list[Event]:
-    """Return what clients saw, with the outcomes that can be relied on."""
-    return [
-        replace(e, outcome=Outcome.UNKNOWN) if e.outcome is Outcome.DONE and unsure(run, e) else e
-        for e in run.history.events
-    ]
-
-
 def _nodes(run: FloorRun) -> range:
     return range(1, run.plan.nodes + 1)
 
@@ -116,7 +91,7 @@ def _linearizable(run: FloorRun) -> list[str]:
         return []
     calls: dict[bytes, list[Call]] = {}
     refused: dict[bytes, set[bytes]] = {}
-    for event in _settled(run):
+    for event in run.history.events:
         if event.name == b"registers":
             call = _call(event)
             if call is not None:
@@ -157,7 +132,7 @@ def _call(event: Event) -> Call | None:
 def _pairs(run: FloorRun) -> list[str]:
     wrong = [
         f"{e.client} read {e.value} at {e.begun_ns}"
-        for e in _settled(run)
+        for e in run.history.events
         if e.what == "pair_read" and e.value is not None and len(set(e.value)) > 1
     ]
     for node in _nodes(run):
@@ -173,7 +148,7 @@ def _local(run: FloorRun) -> list[str]:
         return []
     return monotonic.check(
         monotonic.Seen(e.client, e.section, e.value)
-        for e in _settled(run)
+        for e in run.history.events
         if e.what == "read_local" and e.outcome is Outcome.DONE
     )
 
@@ -181,7 +156,7 @@ def _local(run: FloorRun) -> list[str]:
 def _once(run: FloorRun) -> list[str]:
     requests = [
         once.Added(e.value, RESULTS[e.outcome])
-        for e in _settled(run)
+        for e in run.history.events
         if e.what == "append" and (e.outcome is not Outcome.DONE or e.status is Status.OK)
     ]
     wrong = []
@@ -202,7 +177,7 @@ def _expiry(run: FloorRun) -> list[str]:
     if run.plan.divides:
         return wrong
     steps = []
-    for e in _settled(run):
+    for e in run.history.events:
         if e.what in ("expiring", "extend", "expiring_read") and e.outcome is not Outcome.REFUSED:
             there = None if e.outcome is not Outcome.DONE else e.status is Status.OK
             deed = Deed.LOOK if e.what == "expiring_read" else Deed.SET

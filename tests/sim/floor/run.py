@@ -55,7 +55,6 @@ class FloorRun:
         seed: decides everything.
         mix: kind of trouble; None: the seed chooses.
         plan: instead of drawing one.
-        strict: do not excuse what `judge.unsure` tells of.
     """
 
     def __init__(
@@ -63,10 +62,7 @@ class FloorRun:
         seed: int,
         mix: str | None = None,
         plan: Plan | None = None,
-        *,
-        strict: bool = False,
     ) -> None:
-        self.strict: Final = strict
         self.plan: Final = plan or draw(seed, mix)
         p = self.plan
         self.random: Final = random.Random(f"floor {p.seed}")

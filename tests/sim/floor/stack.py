@@ -23,6 +23,7 @@ import totemd.port
 from openais.node import bundles
 from openais.node.config import QuorumConfig
 from openais.node.ipc import Access
+from openais.node.model import IpcConfig
 from openais.wire import clm, port
 from openais.wire.codec import Buffer
 from services.ckpt.api import OPERATIONS as CKPT_OPERATIONS
@@ -317,8 +318,15 @@ class Stack(Cluster):
         return SimpleNamespace(
             totem=SimpleNamespace(node_id=node_id),
             system=SimpleNamespace(run_dir=run_dir(node_id), state_dir=run_dir(node_id)),
-            ipc=SimpleNamespace(
-                mode=0o770, clients_max=CLIENTS_MAX, message_size_max_bytes=DATA_SIZE_MAX
+            ipc=IpcConfig(
+                mode=0o770,
+                clients_max=CLIENTS_MAX,
+                process_sessions_max=CLIENTS_MAX,
+                user_sessions_max=CLIENTS_MAX,
+                session_requests_max=1024,
+                session_bytes_max=64 << 20,
+                session_grace_ms=5000,
+                message_size_max_bytes=DATA_SIZE_MAX,
             ),
             service_memory=SimpleNamespace(
                 snapshot_log_bytes=self.journal_bytes,
