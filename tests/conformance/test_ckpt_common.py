@@ -382,7 +382,7 @@ def test_com_41_an_invocation_comes_back_unchanged(
     assert [i for i, _, _ in opener.seen] == [invocation, invocation]
 
 
-def test_com_46_a_service_that_is_killed_is_a_pause_and_one_that_stays_away_an_error(
+def test_com_46_a_service_that_is_killed_is_a_pause_and_one_that_forgot_everything_an_error(
     cluster: Cluster, name: str
 ) -> None:
     with ckpt.Client(run_dir=cluster.run_dir(3)) as handle:
@@ -396,10 +396,17 @@ def test_com_46_a_service_that_is_killed_is_a_pause_and_one_that_stays_away_an_e
             wait_for(lambda: 3 not in _members(cluster), "the others go on without it")
         finally:
             cluster.supervisorctl(3, "start", "ckpt")
-        cluster.wait_live(3, "ckpt")
+        assert c["a"] == b"after the pause"
+        for node_id in (1, 2, 3):
+            cluster.supervisorctl(node_id, "stop", "ckpt")
+            (cluster.node(node_id).directory / "state" / "ckpt" / "snapshot").unlink()
+        for node_id in (1, 2, 3):
+            cluster.supervisorctl(node_id, "start", "ckpt")
         wait_for(lambda: readable(handle), "the descriptor tells of the loss")
         refused(errors.LibraryError, handle.dispatch)
         refused(errors.LibraryError, c.status)
+    for node_id in (1, 2, 3):
+        cluster.wait_live(node_id, "ckpt")
     with ckpt.Client(run_dir=cluster.run_dir(3)) as handle:
         handle.open(name, D, RWC)["b"] = b"a new handle works"
 
