@@ -112,10 +112,8 @@ class Idle(Repair):
 
     def _send_held(self, token: Token) -> None:
         """Send what has come while this node keeps the token as the lone sender."""
-        self.originate(token)
+        self._originate_held(token)
         self.lingered += 1
-        self.prev_sent_aru = token.aru
-        self.prev_sent_seq = token.seq
         if self.now_ns < self.lingers_until_ns and self._lone(token):
             at_ns = min(self.now_ns + LINGER_NS, self.lingers_until_ns)
             self.timers.set(Timer.HOLD, at_ns)
@@ -124,6 +122,12 @@ class Idle(Repair):
             self.timers.cancel(Timer.HOLD)
             self._forward(token)
         self.deliver_operational()
+
+    def _originate_held(self, token: Token) -> None:
+        """Number and send what has come since the visit; it counts as passed on."""
+        self.originate(token)
+        self.prev_sent_aru = token.aru
+        self.prev_sent_seq = token.seq
 
     def on_hold_over(self) -> None:
         """Let the held token go on."""
@@ -142,9 +146,7 @@ class Idle(Repair):
 
         Not a second visit: the safe bound needs two visits with a rotation between them.
         """
-        self.originate(token)
-        self.prev_sent_aru = token.aru
-        self.prev_sent_seq = token.seq
+        self._originate_held(token)
         self._forward(token)
         self.deliver_operational()
 

@@ -153,15 +153,21 @@ def test_a_request_applied_on_the_other_side_is_not_applied_again() -> None:
     assert [r.number for r in bench.hosts[3].replies] == [number]
 
 
-@pytest.mark.parametrize("moment", range(1, 26))
-@pytest.mark.parametrize("victim", [1, 3])
-def test_a_service_killed_at_any_step_of_a_merge_finishes_it(moment: int, victim: int) -> None:
+def two_sides_that_meet() -> Bench:
+    """Return four nodes of which two and two have worked apart; their meeting is to begin."""
     bench = Bench(4)
     bench.split([1, 2], [3, 4])
     bench.run()
     bench.add(1, b"a", b"b", b"c", b"n")
     bench.add(3, b"d", b"e", b"f", b"g", b"n", b"n")
     bench.merge()
+    return bench
+
+
+@pytest.mark.parametrize("moment", range(1, 26))
+@pytest.mark.parametrize("victim", [1, 3])
+def test_a_service_killed_at_any_step_of_a_merge_finishes_it(moment: int, victim: int) -> None:
+    bench = two_sides_that_meet()
     for _ in range(moment):
         for node_id in (1, 2, 3, 4):
             if _ % 4 == node_id - 1:
@@ -179,12 +185,7 @@ def test_a_service_killed_at_any_step_of_a_merge_finishes_it(moment: int, victim
 @pytest.mark.parametrize("moment", range(1, 26))
 @pytest.mark.parametrize("victim", [1, 3])
 def test_a_node_that_dies_at_any_step_of_a_merge_leaves_no_mix(moment: int, victim: int) -> None:
-    bench = Bench(4)
-    bench.split([1, 2], [3, 4])
-    bench.run()
-    bench.add(1, b"a", b"b", b"c", b"n")
-    bench.add(3, b"d", b"e", b"f", b"g", b"n", b"n")
-    bench.merge()
+    bench = two_sides_that_meet()
     for count in range(moment):
         bench.step(count % 4 + 1)
     bench.hosts[victim].outbox.clear()
