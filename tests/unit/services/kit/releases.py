@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openais.wire.codec import Buffer, Table, added, pack_state, unpack_state
+from openais.wire.codec import Table, added
 from openais.wire.status import Status
-from services.kit.machine import (
-    REST,
-    Answer,
-    Context,
-    Effect,
-    Foreign,
-    NodeId,
-    Objects,
-    Report,
-    SessionId,
-    Summary,
-    View,
-)
+from services.kit.machine import Answer, Context, Effect, SessionId
+from services.kit.small import SmallMachine
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +53,18 @@ NEW: Final = Table("counters", {1: Add, 2: Clear, 64: Sum}, version=2, since={Cl
 NEXT: Final = Table("counters", {1: Add, 2: Clear, 64: Sum}, version=2, version_min=2)
 
 
-class Old:
+class Old(SmallMachine):
     """The first release: nothing in it knows of the second."""
 
     table = OLD
-    merges_losers = False
 
     def __init__(self) -> None:
-        self.objects = Objects()
-        self.objects.touch(REST)
+        super().__init__()
         self.counters: dict[bytes, int] = {}
-
-    def speak(self, version: int) -> None:
-        """Do nothing: there is one version."""
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         assert context.caller is not None
-        self.objects.touch(REST)
+        self.touch()
         value = self.counters.get(operation.name, 0) + 1
         self.counters[operation.name] = value
         return [Answer(context.caller, Status.OK, OldSum(value))]
@@ -92,40 +75,17 @@ class Old:
     def session_closed(self, session: SessionId, context: Context) -> list[Effect]:
         return []
 
-    def report(self, sessions: tuple[SessionId, ...]) -> bytes:
+    def holdings(self, session: SessionId) -> bytes:
         return b""
 
-    def view_changed(
-        self, view: View, reports: Mapping[NodeId, Report], context: Context
-    ) -> list[Effect]:
+    def resumed(self, session: SessionId, holdings: bytes, context: Context) -> list[Effect]:
         return []
 
-    def deadline_ns(self) -> int | None:
-        return None
+    def values(self) -> Any:
+        return sorted([n, v] for n, v in self.counters.items())
 
-    def expired(self, now_ns: int) -> list[Any]:
-        return []
-
-    def names(self) -> Iterable[bytes]:
-        return [REST]
-
-    def dump(self, name: bytes) -> list[bytes]:
-        return [pack_state(sorted([n, v] for n, v in self.counters.items()))]
-
-    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
-        self.objects.touch(REST)
-        content = changes[REST]
-        if content is not None:
-            self.counters = dict(unpack_state(content))
-
-    def summary(self, name: bytes) -> Summary:
-        raise NotImplementedError
-
-    def tombstones(self) -> Sequence[bytes]:
-        return ()
-
-    def merge(self, foreign: Sequence[Foreign], context: Context) -> None:
-        assert not foreign
+    def restore(self, values: Any) -> None:
+        self.counters = dict(values)
 
     def check(self) -> None:
         assert all(value >= 0 for value in self.counters.values())
@@ -145,14 +105,14 @@ class New(Old):
         self.changes = 0
 
     def speak(self, version: int) -> None:
-        self.objects.touch(REST)
+        self.touch()
         if version < 2:
             self.changes = 0
         self.version = version
 
     def apply(self, operation: Any, context: Context) -> list[Effect]:
         assert context.caller is not None
-        self.objects.touch(REST)
+        self.touch()
         if self.version >= 2:
             self.changes += 1
         if isinstance(operation, Clear):
@@ -162,16 +122,14 @@ class New(Old):
         self.counters[operation.name] = value
         return [Answer(context.caller, Status.OK, Sum(value, self.changes))]
 
-    def dump(self, name: bytes) -> list[bytes]:
-        state = sorted([n, v] for n, v in self.counters.items())
-        return [pack_state([state, self.changes] if self.version >= 2 else state)]
+    def values(self) -> Any:
+        state = super().values()
+        return [state, self.changes] if self.version >= 2 else state
 
-    def load(self, changes: Mapping[bytes, Buffer | None]) -> None:
-        self.objects.touch(REST)
-        values = unpack_state(changes[REST] or b"")
+    def restore(self, values: Any) -> None:
         if self.version >= 2:
             values, self.changes = values
-        self.counters = dict(values)
+        super().restore(values)
 
 
 class Next(New):
