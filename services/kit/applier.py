@@ -250,17 +250,21 @@ class Applier:
         if any(self._sessions.open[session].again for session in own):
             self._out.append(Dropped())
 
-    def serials(self) -> dict[SessionId, int]:
-        """Return up to where the sessions of this node were notified, before a state is loaded."""
-        own = self._sessions.of_node(self._me)
-        return {s: self._sessions.open[s].serial for s in own}
+    def own_records(self) -> dict[SessionId, Record]:
+        """Return the sessions of this node as they are, before a state is loaded."""
+        return {s: self._sessions.open[s] for s in self._sessions.of_node(self._me)}
 
-    def tell(self, before: dict[SessionId, int]) -> None:
-        """Notify this node's sessions of what a loaded state notified them of."""
-        for session in self._sessions.of_node(self._me):
-            serial = self._sessions.open[session].serial
-            if serial > before.get(session, serial):
-                self._out.append(Told(session, serial))
+    def tell(self, before: dict[SessionId, Record]) -> None:
+        """Tell this node's sessions what a loaded state holds for them: notifications, their end.
+
+        The state of a side without quorum has ended sessions as `end_stale` does.
+        """
+        for session, record in before.items():
+            now = self._sessions.open.get(session)
+            if now is not None and now.serial > record.serial:
+                self._out.append(Told(session, now.serial))
+            elif now is None and not self.acts and not record.outlives_membership:
+                self._out.append(Stale(session))
 
     def _tell_opened(self, node: NodeId, session: SessionId) -> None:
         record = self._sessions.open.get(session)

@@ -680,7 +680,7 @@ class Replica(Shared):
 
     def _received(self, receiving: Receiving) -> None:
         """Everything has come: it is our state; apply what waited for it."""
-        before = self._applier.serials()
+        before = self._applier.own_records()
         try:
             self.load_head(receiving.head)
             receiving.load_into(self.memory)

@@ -76,6 +76,28 @@ def test_sessions_of_a_minority_go_stale_and_stay_so_after_the_merge() -> None:
     assert len(made.digests()) == 1
 
 
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_session_that_ends_with_the_state_of_a_minority_that_comes_is_stale(
+    lasting: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    # Danger: only who brings the view into force ends its sessions; who receives that state finds
+    # them gone, and says that they were lost.
+    made = stage(4, lasting=(4,) if lasting else ())
+    made.split([1, 2, 3], [4])
+    add(made, 1, 1)
+    made.step(1)
+    made.step(1)  # 4 lacks it, and has no view without the others yet
+    made.leave(1)
+    made.leave(2)
+    made.merge()
+    made.run()
+    assert made.live()
+    assert not made.hosts[4].replica.acts
+    assert made.hosts[4].replica.stats.states_received == 2
+    assert made.hosts[4].stale == ([] if lasting else [session(4)])
+    assert (session(4) in made.hosts[4].replica.sessions.open) is lasting
+
+
 def test_a_session_of_an_old_level_is_told_to_try_again_and_works_after_the_merge() -> None:
     made = stage(3, lasting=(3,))
     made.split([1, 2], [3])
