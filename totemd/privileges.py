@@ -17,6 +17,8 @@ from openais.node.logs import EventLog
 
 MCL_CURRENT: Final = 1
 MCL_FUTURE: Final = 2
+MCL_ONFAULT: Final = 4  # lock what is used; without it all of every library is read in, 25 MiB more
+LOCKED: Final = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 KEPT_BYTES: Final = 16 << 20  # free memory at the top of the heap that is not given back
@@ -31,7 +33,7 @@ def apply(system: SystemConfig) -> None:
     """Ask for real-time scheduling or a nice value, and for locked memory; a refusal is logged."""
     if not (system.sched_rr and _real_time(system.priority)):
         _nice(system.priority)
-    if system.mlock and ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE):
+    if system.mlock and ctypes.CDLL(None, use_errno=True).mlockall(LOCKED):
         _LOG.info("not_locked_in_memory", reason=os.strerror(ctypes.get_errno()))
 
 
