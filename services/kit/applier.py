@@ -164,7 +164,7 @@ class Applier:
         if not self.acts:
             self._stats.operations_without_quorum += 1
             if self.parting:  # those who are gone may have it, and act
-                self._answered(record, caller, Status.ERR_TIMEOUT, PARTING_RULE)
+                self._answered(record, caller, record.parting, PARTING_RULE)
             else:
                 self._answered(record, caller, record.without_quorum, NO_QUORUM_RULE)
             return

@@ -57,6 +57,14 @@ class Record:
         """Return what a request without quorum is answered."""
         return Status.ERR_TRY_AGAIN if self.outlives_membership else Status.ERR_UNAVAILABLE
 
+    @property
+    def parting(self) -> Status:
+        """Return the answer to a request that the lost quorum may have applied, or not.
+
+        ERR_UNAVAILABLE leaves that open (COM-42); to try again would be told what was not done.
+        """
+        return Status.ERR_TIMEOUT if self.outlives_membership else Status.ERR_UNAVAILABLE
+
     def place(self, number: int, after: int) -> Place:
         """Return whether a request is to be applied."""
         if number in self.again:
