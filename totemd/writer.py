@@ -1,13 +1,14 @@
 """Make files durable without waiting for the disk: a child process writes, the loop goes on.
 
 One small process, made while this one has neither threads nor secrets. It ends when its parent
-does. A disk that hangs keeps the child, never the parent.
+does. A disk that hangs keeps the child, never the parent, whose end waits for a moment.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import struct
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 DATA_SIZE_MAX: Final = 64 << 10  # bytes of one file
 WAITING_MAX: Final = 16  # writes that are not finished; a caller that has more is mistaken
+FINISH_MS: Final = 1000  # that the end of the parent waits for what was begun
 HEAD: Final = struct.Struct(">QH")  # ticket, bytes of the path
 TICKET: Final = struct.Struct(">Q")
 MODE: Final = 0o600
@@ -121,11 +123,21 @@ class Writer:
             found.append(Written(TICKET.unpack_from(answer)[0], reason or None))
 
     def close(self) -> None:
-        """Let the child end after what it was given; wait for it only if it is idle."""
-        self._socket.close()
-        options = os.WNOHANG if self._waiting else 0
+        """Let the child end after what it was given, and wait until then, FINISH_MS at most.
+
+        So the next process of this node does not meet it at the same files.
+        """
+        with self._socket, contextlib.suppress(OSError):  # it may be gone
+            self._socket.shutdown(socket.SHUT_WR)
+            child = os.pidfd_open(self.pid)
+            try:
+                poll = select.poll()
+                poll.register(child, select.POLLIN)
+                poll.poll(FINISH_MS)
+            finally:
+                os.close(child)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, options)
+            os.waitpid(self.pid, os.WNOHANG)
 
 
 def _child(link: socket.socket, write: WriteFile) -> None:

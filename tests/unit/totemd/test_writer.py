@@ -73,6 +73,34 @@ def test_a_disk_that_hangs_does_not_hold_up_the_parent(tmp_path: Path) -> None:
         assert results(made, 1) == [(ticket, None)]
 
 
+def test_what_was_begun_is_done_when_the_parent_has_closed(tmp_path: Path) -> None:
+    # Danger: the next totemd starts while a child of the last one still writes the same files.
+    made = Writer()
+    for k in range(WAITING_MAX):
+        made.begin(tmp_path / "file", b"%d" % k)
+    made.close()
+    assert (tmp_path / "file").read_bytes() == b"%d" % (WAITING_MAX - 1)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(made.pid, os.WNOHANG)
+
+
+def test_a_disk_that_hangs_holds_up_the_end_for_a_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("totemd.writer.FINISH_MS", 1)
+    os.mkfifo(tmp_path / "gate")
+
+    def slow(_path: Path, _data: bytes) -> None:
+        (tmp_path / "gate").read_bytes()
+
+    made = Writer(slow)
+    made.begin(tmp_path / "file", b"late")
+    made.close()
+    assert os.waitpid(made.pid, os.WNOHANG) == (0, 0)
+    (tmp_path / "gate").write_bytes(b"open")
+    os.waitpid(made.pid, 0)
+
+
 def test_a_writer_that_is_gone_is_noticed(tmp_path: Path) -> None:
     with writer() as made:
         os.kill(made.pid, signal.SIGKILL)
